@@ -1,0 +1,227 @@
+//! Names and keys that users, the API server and other programs see. Design words are defined in the crate doc.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+/// Users' label on pods: the cluster the pod belongs to.
+pub const CLUSTER_LABEL: &str = "external-ip.dev/cluster";
+/// Platform engineers' label on namespaces; only the value `"true"` lets a namespace take part.
+pub const ENABLED_LABEL: &str = "external-ip.dev/enabled";
+/// Users' annotation: exposed ports, for example `11222`, `11222/udp`, `hotrod`, comma separated.
+pub const PORTS_ANNOTATION: &str = "external-ip.dev/ports";
+/// Users' annotation: the class that says how slots are exposed.
+pub const CLASS_ANNOTATION: &str = "external-ip.dev/class";
+/// Users' annotation: hold the pod until its external address is known.
+pub const AWAIT_ANNOTATION: &str = "external-ip.dev/await";
+/// Users' annotation: give the address to the process, `env` and/or `volume`.
+pub const INJECT_ANNOTATION: &str = "external-ip.dev/inject";
+
+/// Everything under this prefix is written by us alone; found on a new pod it is somebody else's and removed.
+pub const RESERVED_PREFIX: &str = "stamp.external-ip.dev/";
+/// The identity label a slot's Service selects.
+pub const POD_ID_LABEL: &str = "stamp.external-ip.dev/pod-id";
+/// Version of the stamp's format.
+pub const STAMP_VERSION_ANNOTATION: &str = "stamp.external-ip.dev/version";
+/// The slot's number, where known at CREATE.
+pub const STAMP_SLOT_ANNOTATION: &str = "stamp.external-ip.dev/slot";
+/// External addresses, comma separated, IPv4 first, where known at CREATE.
+pub const STAMP_ADDRESS_ANNOTATION: &str = "stamp.external-ip.dev/address";
+/// External host name, where known at CREATE.
+pub const STAMP_HOST_ANNOTATION: &str = "stamp.external-ip.dev/host";
+/// Prefix of one annotation per exposed port: internal number, value the external one.
+pub const STAMP_PORT_PREFIX: &str = "stamp.external-ip.dev/port-";
+
+/// Label and value that all our objects carry.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY_LABEL`], and the name of the Lease, the webhook configuration and the field manager.
+pub const CONTROLLER_NAME: &str = "external-ip-controller";
+/// Slot number on a slot's Service.
+pub const SLOT_LABEL: &str = "external-ip.dev/slot";
+/// The installation that owns an object: its configured name, never a UID, so a restored Service is ours again.
+pub const OWNER_ANNOTATION: &str = "external-ip.dev/owner";
+/// The pod name a slot is kept for.
+pub const POD_ANNOTATION: &str = "external-ip.dev/pod";
+/// The class a slot was made with: says how long it is kept when its pod is gone.
+pub const SLOT_CLASS_ANNOTATION: &str = "external-ip.dev/slot-class";
+/// `"true"` hands a foreign Service over to us on purpose.
+pub const ADOPT_ANNOTATION: &str = "external-ip.dev/adopt";
+/// Written by the leader on a Service that has waited too long for its address, so that every replica shows the
+/// same reason without looking at its own clock.
+pub const OVERDUE_ANNOTATION: &str = "external-ip.dev/overdue";
+
+/// Set by Kubernetes' own EndpointSlice controller; endpoints from anybody else are not believed.
+pub const SLICE_MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+/// Value of [`SLICE_MANAGED_BY_LABEL`] for slices of Kubernetes' own controller.
+pub const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
+/// Names the Service an EndpointSlice belongs to.
+pub const SLICE_SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// Marks a mirror pod of a kubelet's static pod.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// Secret with the self-managed CA.
+pub const CA_SECRET: &str = "external-ip-controller-ca";
+/// ConfigMap with the CA certificate, in the controller's namespace.
+pub const CA_CONFIG_MAP: &str = "external-ip-ca";
+/// ConfigMap with the aggregate mapping, in the controller's namespace.
+pub const MAPPING_CONFIG_MAP: &str = "external-ip-mapping";
+/// Service that publishes the mapping listener.
+pub const MAPPING_SERVICE: &str = "external-ip-controller-mapping";
+/// Service the API server reaches the webhook by.
+pub const WEBHOOK_SERVICE: &str = "external-ip-controller-webhook";
+
+/// Longest cluster name: leaves room for `-ext-<slot>` and for the pod-id's hash within 63 characters.
+pub const CLUSTER_NAME_MAX: usize = 40;
+const LABEL_MAX: usize = 63;
+
+/// Why a text is not a cluster name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' is not a cluster name: use at most 40 lower-case letters, digits and '-', starting with a letter and ending with a letter or digit"
+)]
+pub struct InvalidClusterName(pub String);
+
+/// A cluster's name: DNS-1035 label of at most [`CLUSTER_NAME_MAX`] characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterName(Arc<str>);
+
+impl ClusterName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClusterName {
+    type Err = InvalidClusterName;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if is_dns_1035(text) && text.len() <= CLUSTER_NAME_MAX {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidClusterName(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether `text` is a DNS-1035 label (63 characters at most).
+pub fn is_dns_1035(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    matches!(bytes.first(), Some(b'a'..=b'z'))
+        && bytes.len() <= LABEL_MAX
+        && bytes.last() != Some(&b'-')
+        && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+/// A namespaced object's place: unique per kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+impl Key {
+    /// The object `name` in `namespace`.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The identity of a pod whose name is known: its successor of the same name carries the same.
+pub fn pod_id_of_name(cluster: &str, pod: &str) -> String {
+    let plain = format!("{cluster}.{pod}");
+    if plain.len() <= LABEL_MAX {
+        return plain;
+    }
+    // `__` cannot begin a pod name nor the random form, so the two never meet
+    format!("{cluster}.__{}", short_hash(pod.as_bytes(), LABEL_MAX - CLUSTER_NAME_MAX - 3))
+}
+
+/// The identity of a pod whose name is not known at admission. `seed` is anything unique to the pod (the review's
+/// UID, or the pod's); the answer to a repeated review is therefore the same.
+pub fn pod_id_of_seed(cluster: &str, seed: &str) -> String {
+    format!("{cluster}._{}", short_hash(seed.as_bytes(), 10))
+}
+
+/// Whether an identity was made for a pod without a name of its own, whose slot nobody comes back for.
+pub fn is_anonymous(pod_id: &str) -> bool {
+    pod_id.split_once('.').is_some_and(|(_, rest)| rest.starts_with('_') && !rest.starts_with("__"))
+}
+
+/// The Service of a dedicated slot.
+pub fn slot_service(cluster: &str, slot: u32) -> String {
+    format!("{cluster}-ext-{slot}")
+}
+
+/// The ConfigMap with one cluster's mapping, in the cluster's namespace.
+pub fn cluster_config_map(cluster: &str) -> String {
+    format!("{cluster}-external-ips")
+}
+
+/// The number a StatefulSet gives its pods: `infinispan-2` has ordinal 2.
+pub fn ordinal(pod: &str) -> Option<u32> {
+    let digits = pod.rsplit_once('-')?.1;
+    if digits.len() > 1 && digits.starts_with('0') { None } else { digits.parse().ok() }
+}
+
+/// First `length` lower-case base32 characters of the SHA-256 of `bytes` (52 at most).
+pub fn short_hash(bytes: &[u8], length: usize) -> String {
+    let mut text = data_encoding::BASE32_NOPAD.encode(&Sha256::digest(bytes)).to_ascii_lowercase();
+    text.truncate(length);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_names_are_dns_1035_labels_of_40_characters() {
+        for good in ["a", "infinispan", "a-1", &"a".repeat(40)] {
+            assert_eq!(good.parse::<ClusterName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "1a", "-a", "a-", "A", "a.b", "a_b", &"a".repeat(41)] {
+            assert!(bad.parse::<ClusterName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn identities_fit_a_label_and_the_three_forms_never_meet() {
+        let long = "p".repeat(253);
+        let cluster = "c".repeat(40);
+        for id in [pod_id_of_name("c", "c-0"), pod_id_of_name(&cluster, &long), pod_id_of_seed(&cluster, "s")]
+        {
+            assert!(id.len() <= 63, "{id}");
+            assert!(id.as_bytes().last().unwrap().is_ascii_alphanumeric());
+        }
+        assert_eq!(pod_id_of_name("c", "c-0"), "c.c-0");
+        assert!(!is_anonymous(&pod_id_of_name("c", "c-0")));
+        assert!(!is_anonymous(&pod_id_of_name(&cluster, &long)));
+        assert!(is_anonymous(&pod_id_of_seed("c", "s")));
+        assert_eq!(pod_id_of_seed("c", "s"), pod_id_of_seed("c", "s"));
+    }
+
+    #[test]
+    fn ordinals_are_what_a_stateful_set_writes() {
+        assert_eq!(ordinal("infinispan-0"), Some(0));
+        assert_eq!(ordinal("my-db-12"), Some(12));
+        assert_eq!(ordinal("my-db-01"), None);
+        assert_eq!(ordinal("web-abc"), None);
+        assert_eq!(ordinal("web"), None);
+    }
+}

@@ -1,0 +1,59 @@
+//! Projections of API objects: what the decisions need and nothing more. Read leniently (the API server has validated
+//! the objects; unknown and missing fields are skipped), kept small (a cluster may have 10 000 pods).
+
+mod namespace;
+mod pod;
+mod port;
+mod service;
+mod slice;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+pub use namespace::Namespace;
+pub use pod::{ContainerPort, Owner, Pod};
+pub use port::{InvalidPort, PortRef, PortSpec, Protocol};
+pub use service::{Ingress, Service, ServicePort};
+pub use slice::{Endpoint, Slice, SlicePort};
+
+use crate::names::Key;
+
+/// The part of `metadata` that projections read.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Meta {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) resource_version: String,
+    pub(crate) generate_name: String,
+    pub(crate) creation_timestamp: Option<jiff::Timestamp>,
+    pub(crate) deletion_timestamp: Option<jiff::Timestamp>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) owner_references: Vec<Owner>,
+}
+
+impl Meta {
+    fn key(&self) -> Key {
+        Key::new(self.namespace.as_str(), self.name.as_str())
+    }
+
+    /// Resource versions are decimal numbers that grow within a kind (Kubernetes 1.35 made that a promise).
+    fn version(&self) -> u64 {
+        self.resource_version.parse().unwrap_or(0)
+    }
+
+    fn created(&self) -> i64 {
+        self.creation_timestamp.map_or(0, jiff::Timestamp::as_second)
+    }
+
+    fn take_label(&mut self, key: &str) -> Option<String> {
+        self.labels.remove(key)
+    }
+
+    fn take_annotation(&mut self, key: &str) -> Option<String> {
+        self.annotations.remove(key)
+    }
+}

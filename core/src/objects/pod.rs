@@ -1,0 +1,175 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::{Meta, Protocol};
+use crate::names::{self, Key};
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Raw")]
+pub struct Pod {
+    /// Namespace and name.
+    pub key: Key,
+    /// UID: tells a pod from its successor of the same name.
+    pub uid: String,
+    /// Resource version.
+    pub version: u64,
+    /// Creation, seconds since 1970.
+    pub created: i64,
+    /// All labels but the identity; the configuration's selectors are matched against them.
+    pub labels: BTreeMap<String, String>,
+    /// The identity label.
+    pub pod_id: Option<String>,
+    /// Value of [`names::PORTS_ANNOTATION`].
+    pub ports: Option<String>,
+    /// Value of [`names::CLASS_ANNOTATION`].
+    pub class: Option<String>,
+    /// Value of [`names::AWAIT_ANNOTATION`].
+    pub await_address: Option<String>,
+    /// Value of [`names::INJECT_ANNOTATION`].
+    pub inject: Option<String>,
+    /// Ports the containers declare, native sidecars included.
+    pub container_ports: Vec<ContainerPort>,
+    /// The owner with `controller: true`.
+    pub owner: Option<Owner>,
+    /// Uses its node's network.
+    pub host_network: bool,
+    /// A kubelet's static pod.
+    pub mirror: bool,
+    /// Phase Succeeded or Failed.
+    pub finished: bool,
+    /// Has a deletion timestamp.
+    pub terminating: bool,
+    /// Condition Ready.
+    pub ready: bool,
+    /// Pod addresses, IPv4 first.
+    pub ips: Vec<IpAddr>,
+    /// `spec.hostname` and `spec.subdomain`: the pod's DNS name within its namespace, where it has one.
+    pub dns: Option<(String, String)>,
+}
+
+impl Pod {
+    /// Whether the pod was named by a set that replaces pods under random names: its name never comes back.
+    pub fn is_anonymous(&self) -> bool {
+        const RANDOM_NAMES: [&str; 4] = ["ReplicaSet", "ReplicationController", "DaemonSet", "Job"];
+        self.owner.as_ref().is_some_and(|o| RANDOM_NAMES.contains(&o.kind.as_str()))
+    }
+
+    /// DNS names other members know the pod by.
+    pub fn dns_names(&self) -> Vec<String> {
+        self.dns.iter().map(|(host, domain)| format!("{host}.{domain}.{}.svc", self.key.namespace)).collect()
+    }
+}
+
+/// A port a container declares.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// Its name; empty where it has none.
+    #[serde(default)]
+    pub name: String,
+    /// Its number.
+    #[serde(rename = "containerPort")]
+    pub number: u16,
+    /// Its protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// The object a pod belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+pub struct Owner {
+    /// For example `apps/v1`.
+    pub api_version: String,
+    /// For example `StatefulSet`.
+    pub kind: String,
+    /// Name in the pod's namespace.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Whether it is the one that manages the pod.
+    pub controller: bool,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    metadata: Meta,
+    #[serde(default)]
+    spec: RawSpec,
+    #[serde(default)]
+    status: RawStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSpec {
+    containers: Vec<RawContainer>,
+    init_containers: Vec<RawContainer>,
+    host_network: bool,
+    hostname: String,
+    subdomain: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawContainer {
+    ports: Vec<ContainerPort>,
+    restart_policy: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawStatus {
+    phase: String,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<RawIp>,
+    conditions: Vec<RawCondition>,
+}
+
+#[derive(Deserialize)]
+struct RawIp {
+    ip: String,
+}
+
+#[derive(Deserialize)]
+struct RawCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl From<Raw> for Pod {
+    fn from(raw: Raw) -> Self {
+        let Raw { metadata: mut meta, spec, status } = raw;
+        // an init container that always restarts is a sidecar: it lives as long as the pod
+        let sidecars = spec.init_containers.into_iter().filter(|c| c.restart_policy == "Always");
+        let mut ips: Vec<IpAddr> = status.pod_ips.iter().filter_map(|i| i.ip.parse().ok()).collect();
+        ips.sort_by_key(IpAddr::is_ipv6);
+        let named = !spec.hostname.is_empty() && !spec.subdomain.is_empty();
+        Self {
+            pod_id: meta.take_label(names::POD_ID_LABEL),
+            ports: meta.take_annotation(names::PORTS_ANNOTATION),
+            class: meta.take_annotation(names::CLASS_ANNOTATION),
+            await_address: meta.take_annotation(names::AWAIT_ANNOTATION),
+            inject: meta.take_annotation(names::INJECT_ANNOTATION),
+            mirror: meta.annotations.contains_key(names::MIRROR_ANNOTATION),
+            key: meta.key(),
+            version: meta.version(),
+            created: meta.created(),
+            terminating: meta.deletion_timestamp.is_some(),
+            uid: meta.uid,
+            labels: meta.labels,
+            owner: meta.owner_references.into_iter().find(|o| o.controller),
+            container_ports: spec.containers.into_iter().chain(sidecars).flat_map(|c| c.ports).collect(),
+            host_network: spec.host_network,
+            dns: named.then_some((spec.hostname, spec.subdomain)),
+            finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
+            ready: status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
+            ips,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::{Meta, Protocol};
+use crate::names::{self, Key};
+
+/// A Service with our managed-by label.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Raw")]
+pub struct Service {
+    /// Namespace and name.
+    pub key: Key,
+    /// UID.
+    pub uid: String,
+    /// Resource version.
+    pub version: u64,
+    /// Creation, seconds since 1970.
+    pub created: i64,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Being deleted (a load balancer's finalizer may hold it for long).
+    pub terminating: bool,
+    /// `spec.type`.
+    pub service_type: String,
+    /// `spec.selector`.
+    pub selector: BTreeMap<String, String>,
+    /// `spec.ports`.
+    pub ports: Vec<ServicePort>,
+    /// `spec.loadBalancerClass`.
+    pub load_balancer_class: Option<String>,
+    /// `spec.loadBalancerIP`.
+    pub load_balancer_ip: Option<String>,
+    /// `spec.externalTrafficPolicy`.
+    pub external_traffic_policy: Option<String>,
+    /// `spec.loadBalancerSourceRanges`.
+    pub load_balancer_source_ranges: Vec<String>,
+    /// `spec.ipFamilyPolicy`.
+    pub ip_family_policy: Option<String>,
+    /// `spec.allocateLoadBalancerNodePorts`.
+    pub allocate_load_balancer_node_ports: Option<bool>,
+    /// `spec.publishNotReadyAddresses`.
+    pub publish_not_ready_addresses: bool,
+    /// `status.loadBalancer.ingress`.
+    pub ingress: Vec<Ingress>,
+}
+
+impl Service {
+    /// The cluster label.
+    pub fn cluster(&self) -> Option<&str> {
+        self.labels.get(names::CLUSTER_LABEL).map(String::as_str)
+    }
+
+    /// The slot number, where label and name agree.
+    pub fn slot(&self) -> Option<u32> {
+        let slot = self.labels.get(names::SLOT_LABEL)?.parse().ok()?;
+        (*self.key.name == names::slot_service(self.cluster()?, slot)).then_some(slot)
+    }
+
+    /// Whether `installation` made it.
+    pub fn owned_by(&self, installation: &str) -> bool {
+        self.labels.get(names::MANAGED_BY_LABEL).is_some_and(|v| v == names::CONTROLLER_NAME)
+            && self.annotations.get(names::OWNER_ANNOTATION).is_some_and(|v| v == installation)
+    }
+
+    /// The identity the Service routes to; `None` where the selector is not one of ours.
+    pub fn bound_to(&self) -> Option<&str> {
+        match self.selector.len() {
+            1 => self.selector.get(names::POD_ID_LABEL).map(String::as_str),
+            _ => None,
+        }
+    }
+
+    /// The pod name the slot is kept for.
+    pub fn kept_for(&self) -> Option<&str> {
+        self.annotations.get(names::POD_ANNOTATION).map(String::as_str)
+    }
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// Name within the Service.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Outside port.
+    pub port: u16,
+    /// Container port number; 0 where the Service names a port instead.
+    pub target: u16,
+}
+
+/// One ingress point of a load balancer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Ingress {
+    /// Address, where it has one.
+    pub ip: Option<IpAddr>,
+    /// Host name, where it has one.
+    pub hostname: Option<String>,
+    /// Ports that have failed.
+    pub ports: Vec<PortStatus>,
+}
+
+impl Ingress {
+    /// What the load balancer says is wrong with a port, as `8080/TCP: reason`.
+    pub fn error(&self) -> Option<String> {
+        self.ports.iter().find_map(|p| {
+            let error = p.error.as_deref().filter(|e| !e.is_empty())?;
+            Some(format!("{}/{}: {error}", p.port, p.protocol))
+        })
+    }
+}
+
+/// Status of a port at a load balancer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PortStatus {
+    port: u16,
+    #[serde(default)]
+    protocol: Protocol,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    metadata: Meta,
+    #[serde(default)]
+    spec: RawSpec,
+    #[serde(default)]
+    status: RawStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSpec {
+    #[serde(rename = "type")]
+    service_type: String,
+    selector: BTreeMap<String, String>,
+    ports: Vec<RawPort>,
+    load_balancer_class: Option<String>,
+    #[serde(rename = "loadBalancerIP")]
+    load_balancer_ip: Option<String>,
+    external_traffic_policy: Option<String>,
+    load_balancer_source_ranges: Vec<String>,
+    ip_family_policy: Option<String>,
+    allocate_load_balancer_node_ports: Option<bool>,
+    publish_not_ready_addresses: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawPort {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    protocol: Protocol,
+    port: u16,
+    #[serde(default)]
+    target_port: serde_json::Value,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawStatus {
+    load_balancer: RawLoadBalancer,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawLoadBalancer {
+    ingress: Vec<Ingress>,
+}
+
+impl From<RawPort> for ServicePort {
+    fn from(raw: RawPort) -> Self {
+        let target = raw.target_port.as_u64().and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+        Self { name: raw.name, protocol: raw.protocol, port: raw.port, target }
+    }
+}
+
+impl From<Raw> for Service {
+    fn from(raw: Raw) -> Self {
+        let Raw { metadata: meta, spec, status } = raw;
+        let mut ports: Vec<ServicePort> = spec.ports.into_iter().map(Into::into).collect();
+        ports.sort();
+        Self {
+            key: meta.key(),
+            version: meta.version(),
+            created: meta.created(),
+            terminating: meta.deletion_timestamp.is_some(),
+            uid: meta.uid,
+            labels: meta.labels,
+            annotations: meta.annotations,
+            service_type: spec.service_type,
+            selector: spec.selector,
+            ports,
+            load_balancer_class: spec.load_balancer_class,
+            load_balancer_ip: spec.load_balancer_ip,
+            external_traffic_policy: spec.external_traffic_policy,
+            load_balancer_source_ranges: spec.load_balancer_source_ranges,
+            ip_family_policy: spec.ip_family_policy,
+            allocate_load_balancer_node_ports: spec.allocate_load_balancer_node_ports,
+            publish_not_ready_addresses: spec.publish_not_ready_addresses,
+            ingress: status.load_balancer.ingress,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Why a pod has no entry of state Routed. A closed enum: Events, the map, metrics and explain use the same words.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A reason's stable name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Code {
+    /// The cluster label's value is not a cluster name.
+    InvalidClusterName,
+    /// Several clusters of the configuration select the pod.
+    AmbiguousCluster,
+    /// The pod's namespace does not take part.
+    NamespaceNotEnabled,
+    /// The pod shares its node's address.
+    HostNetwork,
+    /// A kubelet's static pod.
+    MirrorPod,
+    /// The pod has ended.
+    Finished,
+    /// The ports annotation cannot be read.
+    InvalidPorts,
+    /// A port name no container declares.
+    UnknownPort,
+    /// Nothing to expose.
+    NoPorts,
+    /// A class the configuration does not have.
+    UnknownClass,
+    /// The class is not for this namespace.
+    ClassNotAllowed,
+    /// Await or inject cannot be read.
+    InvalidSettings,
+    /// The cluster has all the slots it may have.
+    ClusterLimit,
+    /// The namespace has all the slots it may have.
+    NamespaceLimit,
+    /// The installation has all the load balancers it may have.
+    InstallationLimit,
+    /// No slot yet; it is being made.
+    WaitingForSlot,
+    /// The Service exists and waits for its address.
+    WaitingForAddress,
+    /// The Service has waited too long for its address.
+    NoLoadBalancer,
+    /// The load balancer reports an error for a port.
+    PortError,
+    /// The Service is being changed to what the pod exposes.
+    ServiceChanging,
+    /// The Service is being deleted.
+    ServiceDeleted,
+    /// The pod has no address of its own yet.
+    WaitingForPodIp,
+    /// The slot's endpoints do not show the pod yet.
+    WaitingForEndpoints,
+    /// The slot's endpoints hold something that is not this pod.
+    ForeignEndpoint,
+    /// The class routes to ready pods only, and this one is not.
+    NotReady,
+    /// Two pods carry one identity.
+    DuplicateIdentity,
+    /// Two pods have one internal address.
+    DuplicateInternalAddress,
+    /// Two Services have one external address and port.
+    DuplicateExternalAddress,
+    /// An object that is not ours has the name of one of ours.
+    NameTaken,
+    /// The API server refused a write.
+    WriteRefused,
+    /// A document does not fit into its ConfigMap.
+    DocumentTooLarge,
+}
+
+struct Entry {
+    code: Code,
+    name: &'static str,
+    sentence: &'static str,
+    remedy: &'static str,
+}
+
+macro_rules! reasons {
+    ($($code:ident: $sentence:literal, $remedy:literal;)*) => {
+        const TABLE: &[Entry] = &[$(Entry {
+            code: Code::$code, name: stringify!($code), sentence: $sentence, remedy: $remedy,
+        }),*];
+    };
+}
+
+reasons! {
+    InvalidClusterName: "the label external-ip.dev/cluster is not a cluster name",
+        "use at most 40 lower-case letters, digits and '-', starting with a letter";
+    AmbiguousCluster: "more than one cluster of the configuration selects this pod",
+        "make the selectors of the configuration's clusters disjoint";
+    NamespaceNotEnabled: "the pod's namespace does not take part",
+        "ask the platform engineer for the label external-ip.dev/enabled=true on the namespace";
+    HostNetwork: "the pod uses its node's network and has no address of its own",
+        "remove hostNetwork, or reach it by its node's address";
+    MirrorPod: "static pods of a kubelet cannot be exposed",
+        "run the workload as a StatefulSet or Deployment";
+    Finished: "the pod has ended",
+        "nothing: a pod that has ended has no address";
+    InvalidPorts: "the annotation external-ip.dev/ports cannot be read",
+        "write ports as 11222, 11222/udp or a container port's name, comma separated";
+    UnknownPort: "the annotation external-ip.dev/ports names a port no container declares",
+        "declare the port in the container, or write its number";
+    NoPorts: "there is no port to expose",
+        "declare containerPorts or set the annotation external-ip.dev/ports";
+    UnknownClass: "the class does not exist",
+        "use a class of the configuration, or leave external-ip.dev/class out for the default";
+    ClassNotAllowed: "the class is not for this namespace",
+        "use another class, or ask the platform engineer to allow the namespace";
+    InvalidSettings: "an external-ip.dev annotation cannot be read",
+        "use await: true or false, inject: env and/or volume";
+    ClusterLimit: "the cluster has all the slots it may have",
+        "scale down, or ask the platform engineer to raise limits.slotsPerCluster";
+    NamespaceLimit: "the namespace has all the slots it may have",
+        "free slots of other clusters, or ask the platform engineer to raise limits.slotsPerNamespace";
+    InstallationLimit: "the installation has all the load balancers it may have",
+        "free slots elsewhere, or raise limits.loadBalancers";
+    WaitingForSlot: "the pod's slot is being made",
+        "wait; it takes seconds once the controller has a leader";
+    WaitingForAddress: "the load balancer has given no address yet",
+        "wait; it depends on the load balancer";
+    NoLoadBalancer: "the load balancer has given no address for 2 minutes",
+        "check that a LoadBalancer controller is installed and has addresses left";
+    PortError: "the load balancer reports an error for a port",
+        "see the Service's status for the port";
+    ServiceChanging: "the slot's Service is being changed to what the pod exposes",
+        "wait; it takes one write";
+    ServiceDeleted: "the slot's Service is being deleted",
+        "wait; it is made again";
+    WaitingForPodIp: "the pod has no address of its own yet",
+        "wait until the pod is started";
+    WaitingForEndpoints: "the slot's endpoints do not show the pod yet",
+        "wait; Kubernetes' EndpointSlice controller writes them";
+    ForeignEndpoint: "the slot's endpoints hold something that is not this pod",
+        "find who else carries the pod's stamp.external-ip.dev/pod-id label or writes EndpointSlices";
+    NotReady: "the class publishes ready pods only",
+        "wait until the pod is ready, or set publishNotReadyAddresses in the class";
+    DuplicateIdentity: "another pod carries the same identity label",
+        "remove copied stamp.external-ip.dev labels; the controller gives each pod its own";
+    DuplicateInternalAddress: "another pod has the same internal address",
+        "wait until the other pod is gone";
+    DuplicateExternalAddress: "another Service has the same external address and port",
+        "give each slot an address of its own in the load balancer";
+    NameTaken: "a Service that is not ours has the name of a slot",
+        "rename or delete it, or hand it over with the annotation external-ip.dev/adopt: \"true\"";
+    WriteRefused: "the API server refused a write",
+        "see the message; a ResourceQuota, a policy or missing rights are the usual causes";
+    DocumentTooLarge: "the mapping is too large for a ConfigMap",
+        "read it over HTTPS, or use the clusters' own ConfigMaps";
+}
+
+impl Code {
+    /// All codes, in the order of the documentation.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TABLE.iter().map(|e| e.code)
+    }
+
+    fn entry(self) -> &'static Entry {
+        // the table lists every variant once, in declaration order: checked by a test
+        &TABLE[self as usize]
+    }
+
+    /// The name in documents, Events and metrics.
+    pub fn as_str(self) -> &'static str {
+        self.entry().name
+    }
+
+    /// What is the case, as a sentence without a full stop.
+    pub fn sentence(self) -> &'static str {
+        self.entry().sentence
+    }
+
+    /// What the reader can do about it.
+    pub fn remedy(self) -> &'static str {
+        self.entry().remedy
+    }
+
+    /// Whether somebody has to do something: such reasons become Events; the others pass by themselves.
+    pub fn needs_attention(self) -> bool {
+        !matches!(
+            self,
+            Self::Finished
+                | Self::WaitingForSlot
+                | Self::WaitingForAddress
+                | Self::ServiceChanging
+                | Self::ServiceDeleted
+                | Self::WaitingForPodIp
+                | Self::WaitingForEndpoints
+                | Self::NotReady
+                | Self::DuplicateInternalAddress
+        )
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Code {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::all().find(|c| c.as_str() == text).ok_or_else(|| format!("'{text}' is not a reason"))
+    }
+}
+
+/// A reason with the particulars of one case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reason {
+    /// Which rule.
+    pub code: Code,
+    /// Object and value it is about; may be empty.
+    pub detail: String,
+}
+
+impl Reason {
+    /// `code` with particulars.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+
+    /// What is the case and what to do, as one line.
+    pub fn message(&self) -> String {
+        let (sentence, remedy) = (self.code.sentence(), self.code.remedy());
+        if self.detail.is_empty() {
+            format!("{sentence}: {remedy}")
+        } else {
+            format!("{sentence} ({}): {remedy}", self.detail)
+        }
+    }
+}
+
+impl From<Code> for Reason {
+    fn from(code: Code) -> Self {
+        Self { code, detail: String::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways_and_the_table_is_in_order() {
+        for (i, code) in Code::all().enumerate() {
+            assert_eq!(code as usize, i);
+            assert_eq!(code.as_str(), format!("{code:?}"));
+            assert_eq!(code.as_str().parse::<Code>().unwrap(), code);
+            assert!(!code.sentence().is_empty() && !code.remedy().is_empty());
+        }
+        assert_eq!(Code::all().count(), Code::DocumentTooLarge as usize + 1);
+        assert!("Nonsense".parse::<Code>().is_err());
+    }
+}

@@ -1,0 +1,240 @@
+//! What is in force: the configuration after parsing and validation. How the file is written is in [`file`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::names::ClusterName;
+use crate::objects::PortSpec;
+
+/// The class used where none is named.
+pub const DEFAULT_CLASS: &str = "default";
+
+/// All settings of an installation. Made by the configuration file's parser, so that every value here is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The installation's name, written on everything it owns.
+    pub installation: String,
+    /// Who may read the mapping.
+    pub access: Access,
+    /// Where the two TLS listeners take their certificate from.
+    pub tls: Tls,
+    /// Limits outside the classes.
+    pub limits: Limits,
+    /// Classes by name; always has [`DEFAULT_CLASS`].
+    pub classes: BTreeMap<String, Class>,
+    /// Clusters whose pods cannot be labelled, by namespace and name; unique.
+    pub clusters: Vec<ConfiguredCluster>,
+}
+
+impl Settings {
+    /// The class called `name`.
+    pub fn class(&self, name: &str) -> Option<&Class> {
+        self.classes.get(name)
+    }
+
+    /// The configured cluster `namespace`/`name`.
+    pub fn cluster(&self, namespace: &str, name: &str) -> Option<&ConfiguredCluster> {
+        self.clusters.iter().find(|c| c.namespace == namespace && c.name.as_str() == name)
+    }
+}
+
+impl Default for Settings {
+    /// What an empty file (`version: 1`) means.
+    fn default() -> Self {
+        Self {
+            installation: crate::names::CONTROLLER_NAME.to_owned(),
+            access: Access::Token,
+            tls: Tls::default(),
+            limits: Limits::default(),
+            classes: BTreeMap::from([(DEFAULT_CLASS.to_owned(), Class::default())]),
+            clusters: Vec::new(),
+        }
+    }
+}
+
+/// Who may read the mapping listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Bearer tokens with our audience and the right to read.
+    Token,
+    /// Everybody who reaches the listener.
+    Open,
+}
+
+/// Certificate sources of the TLS listeners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Of the admission listener.
+    pub admission: CertificateSource,
+    /// Of the mapping listener.
+    pub mapping: CertificateSource,
+}
+
+/// Where a listener's certificate comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// A leaf of our own CA.
+    #[default]
+    SelfManaged,
+    /// Mounted PEM files, read again on change.
+    Files {
+        /// Certificate chain, leaf first.
+        certificate: PathBuf,
+        /// Private key.
+        key: PathBuf,
+    },
+}
+
+/// Limits of the installation, outside the classes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Slots of one cluster, kept ones included.
+    pub slots_per_cluster: u32,
+    /// Slots of all clusters of a namespace.
+    pub slots_per_namespace: u32,
+    /// LoadBalancer Services of the installation.
+    pub load_balancers: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { slots_per_cluster: 64, slots_per_namespace: 128, load_balancers: 1000 }
+    }
+}
+
+/// A named set of exposure settings, written by the platform engineer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// Namespaces that may use the class; empty = all.
+    pub namespaces: Vec<String>,
+    /// Wanted exposure first, then the steps down.
+    pub exposure: Vec<Exposure>,
+    /// What the Services look like.
+    pub service: ServiceTemplate,
+    /// Static addresses; empty = the load balancer chooses.
+    pub addresses: Vec<IpAddr>,
+    /// Port range of shared load balancers.
+    pub shared: Shared,
+    /// Whether and how long pods wait for their address.
+    pub await_address: Await,
+    /// How long a slot keeps its address after its pod is gone.
+    pub retention: Retention,
+    /// How long a freed address rests before another pod gets it.
+    pub reuse_after: Duration,
+    /// Slots made ahead of the pods.
+    pub spare_slots: u32,
+}
+
+impl Class {
+    /// Whether pods of `namespace` may use the class.
+    pub fn allows(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace)
+    }
+}
+
+impl Default for Class {
+    fn default() -> Self {
+        Self {
+            namespaces: Vec::new(),
+            exposure: vec![Exposure::Dedicated],
+            service: ServiceTemplate::default(),
+            addresses: Vec::new(),
+            shared: Shared { first_port: 20_000, ports_per_service: 50 },
+            await_address: Await { enabled: false, timeout: Duration::from_secs(120) },
+            retention: Retention::For(Duration::from_secs(600)),
+            reuse_after: Duration::from_secs(30),
+            spare_slots: 0,
+        }
+    }
+}
+
+/// How a slot is exposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposure {
+    /// A LoadBalancer Service of its own.
+    Dedicated,
+    /// Ports on a LoadBalancer Service that many slots share.
+    Shared,
+    /// Node addresses and ports.
+    NodePort,
+}
+
+/// Fields of the Services we make; `None` leaves the API's default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceTemplate {
+    /// Annotations; values may hold `{cluster}`, `{namespace}`, `{slot}`, `{address}`.
+    pub annotations: BTreeMap<String, String>,
+    /// `spec.loadBalancerClass`; cannot be changed on an existing Service.
+    pub load_balancer_class: Option<String>,
+    /// `spec.loadBalancerIP`; may hold the same placeholders as annotations.
+    pub load_balancer_ip: Option<String>,
+    /// `spec.externalTrafficPolicy`: `Cluster` or `Local`.
+    pub external_traffic_policy: Option<String>,
+    /// `spec.loadBalancerSourceRanges`: CIDRs.
+    pub load_balancer_source_ranges: Vec<String>,
+    /// `spec.ipFamilyPolicy`: `SingleStack`, `PreferDualStack` or `RequireDualStack`.
+    pub ip_family_policy: Option<String>,
+    /// `spec.allocateLoadBalancerNodePorts`.
+    pub allocate_load_balancer_node_ports: Option<bool>,
+    /// `spec.publishNotReadyAddresses`.
+    pub publish_not_ready_addresses: bool,
+}
+
+impl Default for ServiceTemplate {
+    fn default() -> Self {
+        Self {
+            annotations: BTreeMap::new(),
+            load_balancer_class: None,
+            load_balancer_ip: None,
+            external_traffic_policy: None,
+            load_balancer_source_ranges: Vec::new(),
+            ip_family_policy: None,
+            allocate_load_balancer_node_ports: None,
+            publish_not_ready_addresses: true,
+        }
+    }
+}
+
+/// Port range of shared load balancers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shared {
+    /// First outside port.
+    pub first_port: u16,
+    /// Ports on one Service before a further one is made.
+    pub ports_per_service: u16,
+}
+
+/// Whether pods wait for their address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Await {
+    /// Default of pods that do not say.
+    pub enabled: bool,
+    /// Counted from the pod's creation; then it starts without.
+    pub timeout: Duration,
+}
+
+/// How long a slot keeps its address after its pod is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// This long.
+    For(Duration),
+    /// Until somebody deletes it.
+    Forever,
+}
+
+/// A cluster whose workload's template cannot be labelled (another operator's pods).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfiguredCluster {
+    /// Cluster name.
+    pub name: ClusterName,
+    /// Namespace of its pods.
+    pub namespace: String,
+    /// Labels all its pods carry; never empty.
+    pub selector: BTreeMap<String, String>,
+    /// Exposed ports; empty = every declared container port.
+    pub ports: Vec<PortSpec>,
+    /// Class name; exists.
+    pub class: String,
+}

@@ -1,0 +1,2 @@
+//! The `external-ip-controller` program.
+fn main() {}
