@@ -15,6 +15,7 @@
 //! arguments, decisions go out as data.
 
 pub mod action;
+pub mod demand;
 pub mod mapping;
 pub mod names;
 pub mod objects;
