@@ -15,10 +15,12 @@
 //! arguments, decisions go out as data.
 
 pub mod action;
+pub mod claim;
 pub mod demand;
 pub mod mapping;
 pub mod names;
 pub mod objects;
+pub mod plan;
 pub mod reason;
 pub mod service;
 pub mod settings;

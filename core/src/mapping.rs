@@ -1,14 +1,19 @@
 //! The published document: which internal address is which external one. A pure function of API objects and
 //! configuration, so every replica shows the same.
 
+mod route;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::names::Key;
-use crate::objects::Protocol;
+use crate::claim::{self, Claim};
+use crate::names::{self, Key};
+use crate::objects::{Protocol, Service};
+use crate::settings::DEFAULT_CLASS;
+use crate::state::State;
 
 /// All clusters, by namespace and name.
 pub type Mapping = BTreeMap<Key, Arc<ClusterMapping>>;
@@ -98,4 +103,69 @@ pub struct PortPair {
     pub internal: u16,
     /// Outside port.
     pub external: u16,
+}
+
+/// The address of a slot, as the webhook stamps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotAddress {
+    /// Slot number.
+    pub slot: u32,
+    /// IPv4 first.
+    pub ips: Vec<IpAddr>,
+    /// Host name, where the load balancer gives one.
+    pub host: Option<String>,
+    /// Port pairs.
+    pub ports: Vec<PortPair>,
+}
+
+/// The addresses slots of a cluster are kept with, by pod name: what a pod created under that name will have.
+pub type KeptAddresses = BTreeMap<String, SlotAddress>;
+
+/// One cluster's mapping; `None` where it has neither pods nor slots.
+pub fn cluster_mapping(state: &State, cluster: &Key) -> Option<ClusterMapping> {
+    let claims = claim::claims(state, cluster);
+    let slots = claim::slots(state, cluster);
+    if claims.is_empty() && slots.is_empty() {
+        return None;
+    }
+    let mut entries: Vec<Entry> =
+        claims.iter().map(|claim| route::entry(state, cluster, claim, &slots)).collect();
+    entries.sort_by(|a, b| (a.slot.is_none(), a.slot, &a.pod).cmp(&(b.slot.is_none(), b.slot, &b.pod)));
+    let configured = state.settings().cluster(&cluster.namespace, &cluster.name);
+    Some(ClusterMapping {
+        namespace: cluster.namespace.to_string(),
+        name: cluster.name.to_string(),
+        class: class_of(&claims, &slots),
+        entries,
+        selector: configured.map_or_else(
+            || BTreeMap::from([(names::CLUSTER_LABEL.to_owned(), cluster.name.to_string())]),
+            |c| c.selector.clone(),
+        ),
+    })
+}
+
+fn class_of(claims: &[Claim<'_>], slots: &[(u32, &Service)]) -> String {
+    let of_pods = claims.iter().find_map(|c| c.demand.as_ref().ok()).map(|d| d.class_name.to_owned());
+    let of_slots =
+        || slots.iter().find_map(|(_, s)| s.annotations.get(names::SLOT_CLASS_ANNOTATION).cloned());
+    of_pods.or_else(of_slots).unwrap_or_else(|| DEFAULT_CLASS.to_owned())
+}
+
+/// Addresses of slots kept for names, where their Service exists, has its address and routes to that name's identity.
+pub fn kept_addresses(state: &State, cluster: &Key) -> KeptAddresses {
+    let mut kept = KeptAddresses::new();
+    for (slot, service) in claim::slots(state, cluster) {
+        let Some(pod) = service.kept_for() else { continue };
+        let waits_for_name = service.bound_to() == Some(names::pod_id_of_name(&cluster.name, pod).as_str());
+        let sound = !service.terminating && !state.shares_external_address(service);
+        if let (true, true, Ok(external)) = (waits_for_name, sound, route::external(service)) {
+            kept.entry(pod.to_owned()).or_insert_with(|| SlotAddress {
+                slot,
+                ips: external.ips,
+                host: external.host,
+                ports: route::port_pairs(service),
+            });
+        }
+    }
+    kept
 }

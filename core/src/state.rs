@@ -1,6 +1,15 @@
 //! What has been seen of the API server: one plain struct, changed by watch updates only.
 
+mod index;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::demand::{self, Membership};
+use crate::names::Key;
 use crate::objects::{Namespace, Pod, Service, Slice};
+use crate::settings::Settings;
+use index::Index;
 
 /// Where pods come from. The selections are disjoint, so a pod that changes its labels leaves one and enters another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,4 +51,327 @@ pub enum Update {
     Slices(Change<Slice>),
     /// Of enabled namespaces.
     Namespaces(Change<Namespace>),
+}
+
+/// Resource versions seen, per kind: comparable within a kind only. A kind with several feeds is as far as its slowest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Of pods.
+    pub pods: u64,
+    /// Of Services.
+    pub services: u64,
+    /// Of EndpointSlices.
+    pub slices: u64,
+    /// Of Namespaces.
+    pub namespaces: u64,
+}
+
+/// Everything seen, with the indexes that decisions need and the clusters changed since last asked.
+#[derive(Debug)]
+pub struct State {
+    settings: Arc<Settings>,
+    /// A pod may be in two feeds for the moment in which it changes its labels: the newer one counts.
+    pods: HashMap<Key, Vec<(PodFeed, Arc<Pod>)>>,
+    services: HashMap<Key, Arc<Service>>,
+    slices: HashMap<Key, Arc<Slice>>,
+    namespaces: HashMap<Key, Arc<Namespace>>,
+    pod_versions: BTreeMap<PodFeed, u64>,
+    versions: Versions,
+    index: Index,
+    dirty: BTreeSet<Key>,
+}
+
+impl State {
+    /// Nothing seen yet.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Self {
+            settings,
+            pods: HashMap::new(),
+            services: HashMap::new(),
+            slices: HashMap::new(),
+            namespaces: HashMap::new(),
+            pod_versions: BTreeMap::new(),
+            versions: Versions::default(),
+            index: Index::default(),
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    /// Settings the state is read with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes one message of a watch.
+    pub fn apply(&mut self, update: Update) {
+        match update {
+            Update::Pods(feed, change) => self.apply_pods(feed, change),
+            Update::Services(change) => self.apply_services(change),
+            Update::Slices(change) => self.apply_slices(change),
+            Update::Namespaces(change) => self.apply_namespaces(change),
+        }
+    }
+
+    /// Clusters (namespace and name) that may look different since the last call.
+    pub fn take_dirty(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// All clusters that have pods or Services.
+    pub fn clusters(&self) -> impl Iterator<Item = &Key> {
+        self.index.clusters.keys()
+    }
+
+    /// How far each kind has been seen.
+    pub fn versions(&self) -> Versions {
+        self.versions
+    }
+
+    /// An enabled namespace.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(&namespace_key(name)).map(AsRef::as_ref).filter(|n| n.enabled)
+    }
+
+    /// A pod, as last seen.
+    pub fn pod(&self, key: &Key) -> Option<&Arc<Pod>> {
+        self.pods.get(key).and_then(|held| newest(held))
+    }
+
+    /// A Service, as last seen.
+    pub fn service(&self, key: &Key) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    /// Pods of a cluster, oldest first: the order in which they are served.
+    pub fn pods_of(&self, cluster: &Key) -> Vec<&Pod> {
+        let members = self.index.clusters.get(cluster).map(|c| &c.pods);
+        let mut pods: Vec<&Pod> =
+            members.into_iter().flatten().filter_map(|k| self.pod(k)).map(AsRef::as_ref).collect();
+        pods.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
+        pods
+    }
+
+    /// Services that carry a cluster's label, by name.
+    pub fn services_of(&self, cluster: &Key) -> Vec<&Service> {
+        let members = self.index.clusters.get(cluster).map(|c| &c.services);
+        members.into_iter().flatten().filter_map(|k| self.services.get(k)).map(AsRef::as_ref).collect()
+    }
+
+    /// EndpointSlices of a Service.
+    pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = &Slice> {
+        let members = self.index.slices.get(service);
+        members.into_iter().flatten().filter_map(|k| self.slices.get(k)).map(AsRef::as_ref)
+    }
+
+    /// Pods of a namespace that carry an identity and have not ended, whether they belong to its cluster or not.
+    pub fn claimants(&self, namespace: &str, pod_id: &str) -> impl Iterator<Item = &Pod> {
+        let members = self.index.identities.get(&Key::new(namespace, pod_id));
+        members.into_iter().flatten().filter_map(|k| self.pod(k)).map(AsRef::as_ref)
+    }
+
+    /// Whether another pod that has not ended has one of the pod's addresses.
+    pub fn shares_internal_address(&self, pod: &Pod) -> bool {
+        pod.ips.iter().any(|ip| self.index.internal.get(ip).is_some_and(|users| users.len() > 1))
+    }
+
+    /// Whether another of our Services has one of the Service's external addresses and ports.
+    pub fn shares_external_address(&self, service: &Service) -> bool {
+        index::external_points(service)
+            .iter()
+            .any(|point| self.index.external.get(point).is_some_and(|users| users.len() > 1))
+    }
+
+    /// Whether a pod with this UID is known and has not ended.
+    pub fn is_alive(&self, uid: &str) -> bool {
+        self.index.alive.contains(uid)
+    }
+
+    /// Our Services in a namespace, and in all.
+    pub fn service_counts(&self, namespace: &str) -> (usize, usize) {
+        (self.index.per_namespace.get(namespace).copied().unwrap_or(0), self.services.len())
+    }
+
+    fn apply_pods(&mut self, feed: PodFeed, change: Change<Pod>) {
+        match change {
+            Change::Listed { items, version } => {
+                let listed: BTreeSet<Key> = items.iter().map(|p| p.key.clone()).collect();
+                let gone: Vec<Key> = self
+                    .pods
+                    .iter()
+                    .filter(|(k, held)| !listed.contains(*k) && held.iter().any(|(f, _)| *f == feed))
+                    .map(|(k, _)| k.clone())
+                    .collect();
+                for key in gone {
+                    self.hold_pod(feed, &key, None);
+                }
+                for pod in items {
+                    self.hold_pod(feed, &pod.key.clone(), Some(pod));
+                }
+                self.saw_pods(feed, version);
+            }
+            Change::Applied(pod) => {
+                let version = pod.version;
+                self.hold_pod(feed, &pod.key.clone(), Some(pod));
+                self.saw_pods(feed, version);
+            }
+            Change::Deleted(pod) => {
+                self.hold_pod(feed, &pod.key, None);
+                self.saw_pods(feed, pod.version);
+            }
+            Change::Progress(version) => self.saw_pods(feed, version),
+        }
+    }
+
+    fn saw_pods(&mut self, feed: PodFeed, version: u64) {
+        let seen = self.pod_versions.entry(feed).or_default();
+        *seen = (*seen).max(version);
+        self.versions.pods = self.pod_versions.values().copied().min().unwrap_or(0);
+    }
+
+    fn hold_pod(&mut self, feed: PodFeed, key: &Key, pod: Option<Pod>) {
+        let before = self.pod(key).cloned();
+        let held = self.pods.entry(key.clone()).or_default();
+        held.retain(|(f, _)| *f != feed);
+        held.extend(pod.map(|p| (feed, Arc::new(p))));
+        if held.is_empty() {
+            self.pods.remove(key);
+        }
+        let after = self.pod(key).cloned();
+        if before == after {
+            return;
+        }
+        for (pod, present) in [(before, false), (after, true)] {
+            if let Some(pod) = pod {
+                let cluster = self.cluster_of(&pod);
+                let touched = self.index.pod(&pod, cluster, present);
+                self.dirty_pods(touched);
+            }
+        }
+    }
+
+    /// The cluster a pod belongs to. A pod that several clusters of the configuration select is shown in the first.
+    fn cluster_of(&self, pod: &Pod) -> Option<Key> {
+        let namespace = &pod.key.namespace;
+        let name =
+            match demand::cluster_of(|k| pod.labels.get(k).map(String::as_str), namespace, &self.settings) {
+                Membership::None => return None,
+                Membership::Cluster { name, .. } => name,
+                Membership::Ambiguous { names } => names.into_iter().next()?,
+            };
+        Some(Key::new(namespace.clone(), name))
+    }
+
+    fn dirty_pods(&mut self, touched: index::Touched) {
+        self.dirty.extend(touched.clusters);
+        for key in touched.pods {
+            if let Some(cluster) = self.pod(&key).cloned().and_then(|p| self.cluster_of(&p)) {
+                self.dirty.insert(cluster);
+            }
+        }
+    }
+
+    fn apply_services(&mut self, change: Change<Service>) {
+        let seen = apply(&mut self.services, change, |s| (s.key.clone(), s.version));
+        self.versions.services = self.versions.services.max(seen.version);
+        for (before, after) in seen.replaced {
+            for (service, present) in [(before, false), (after, true)] {
+                let Some(service) = service else { continue };
+                let (limits, total) = (&self.settings.limits, self.services.len());
+                let touched = self.index.service(&service, present);
+                self.dirty.extend(touched.clusters);
+                for key in touched.services {
+                    self.dirty.extend(self.services.get(&key).and_then(|s| index::cluster_of_service(s)));
+                }
+                // who waits at a limit depends on the counts of others
+                let here = self.index.per_namespace.get(&service.key.namespace).copied().unwrap_or(0);
+                let near = |count: usize, limit: u32| count.abs_diff(limit as usize) <= 1;
+                if near(total, limits.load_balancers) {
+                    self.dirty.extend(self.index.clusters.keys().cloned());
+                } else if near(here, limits.slots_per_namespace) {
+                    self.dirty_namespace(&service.key.namespace);
+                }
+            }
+        }
+    }
+
+    fn apply_slices(&mut self, change: Change<Slice>) {
+        let seen = apply(&mut self.slices, change, |s| (s.key.clone(), s.version));
+        self.versions.slices = self.versions.slices.max(seen.version);
+        for (before, after) in seen.replaced {
+            for (slice, present) in [(before, false), (after, true)] {
+                if let Some(slice) = slice {
+                    self.dirty.extend(self.index.slice(&slice, present));
+                }
+            }
+        }
+    }
+
+    fn apply_namespaces(&mut self, change: Change<Namespace>) {
+        let seen = apply(&mut self.namespaces, change, |n| (namespace_key(&n.name), n.version));
+        self.versions.namespaces = self.versions.namespaces.max(seen.version);
+        for (before, after) in seen.replaced {
+            for namespace in [before, after].into_iter().flatten() {
+                self.dirty_namespace(&namespace.name);
+            }
+        }
+    }
+
+    fn dirty_namespace(&mut self, namespace: &str) {
+        let start = Key::new(namespace, "");
+        let members = self.index.clusters.range(start..).take_while(|(k, _)| &*k.namespace == namespace);
+        self.dirty.extend(members.map(|(k, _)| k.clone()));
+    }
+}
+
+fn namespace_key(name: &str) -> Key {
+    Key::new("", name)
+}
+
+fn newest(held: &[(PodFeed, Arc<Pod>)]) -> Option<&Arc<Pod>> {
+    held.iter().map(|(_, pod)| pod).max_by_key(|pod| pod.version)
+}
+
+/// An object before and after a change.
+type Replaced<T> = (Option<Arc<T>>, Option<Arc<T>>);
+
+struct Seen<T> {
+    replaced: Vec<Replaced<T>>,
+    version: u64,
+}
+
+/// Takes a message into a store; answers what was replaced by what, unequal pairs only.
+fn apply<T: PartialEq>(
+    store: &mut HashMap<Key, Arc<T>>,
+    change: Change<T>,
+    place: impl Fn(&T) -> (Key, u64),
+) -> Seen<T> {
+    let mut replaced = Vec::new();
+    let mut put = |store: &mut HashMap<Key, Arc<T>>, item: T| {
+        let (key, version) = place(&item);
+        let after = Arc::new(item);
+        let before = store.insert(key, after.clone());
+        if before.as_ref() != Some(&after) {
+            replaced.push((before, Some(after)));
+        }
+        version
+    };
+    let version = match change {
+        Change::Listed { items, version } => {
+            let listed: BTreeSet<Key> = items.iter().map(|i| place(i).0).collect();
+            let gone: Vec<Key> = store.keys().filter(|k| !listed.contains(*k)).cloned().collect();
+            for item in items {
+                put(store, item);
+            }
+            replaced.extend(gone.into_iter().map(|key| (store.remove(&key), None)));
+            version
+        }
+        Change::Applied(item) => put(store, item),
+        Change::Deleted(item) => {
+            let (key, version) = place(&item);
+            replaced.extend(store.remove(&key).map(|before| (Some(before), None)));
+            version
+        }
+        Change::Progress(version) => version,
+    };
+    Seen { replaced, version }
 }

@@ -1,0 +1,111 @@
+//! What a pod of a cluster is entitled to: shared by the plan (which acts on it) and the mapping (which shows it).
+
+use crate::demand::{self, Ask, Demand, Membership};
+use crate::names::{self, Key};
+use crate::objects::{Pod, Service};
+use crate::reason::{Code, Reason};
+use crate::settings::Settings;
+use crate::state::State;
+
+/// A pod and what it asks for.
+#[derive(Debug, Clone)]
+pub struct Claim<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// What it asks for, or why it gets nothing.
+    pub demand: Result<Demand<'a>, Reason>,
+    /// The identity that is rightfully its own, where it carries it.
+    pub pod_id: Option<&'a str>,
+    /// Other pods that have not ended carry the same identity.
+    pub contested: bool,
+}
+
+impl<'a> Claim<'a> {
+    /// The identity to label the pod with, where it carries none or one that is not its own.
+    pub fn missing_id(&self, cluster: &str) -> Option<String> {
+        if self.pod_id.is_some() || self.demand.is_err() || self.pod.terminating {
+            return None;
+        }
+        let pod = self.pod;
+        Some(if pod.is_anonymous() {
+            names::pod_id_of_seed(cluster, &pod.uid)
+        } else {
+            names::pod_id_of_name(cluster, &pod.key.name)
+        })
+    }
+
+    /// What it asks for, where it may have it.
+    pub fn granted(&self) -> Option<(&Demand<'a>, &'a str)> {
+        Some((self.demand.as_ref().ok()?, self.pod_id?))
+    }
+}
+
+/// The claims of a cluster's pods, oldest pod first.
+pub fn claims<'a>(state: &'a State, cluster: &Key) -> Vec<Claim<'a>> {
+    let pods = state.pods_of(cluster);
+    pods.iter().map(|pod| claim(state, cluster, pod, &pods)).collect()
+}
+
+fn claim<'a>(state: &'a State, cluster: &Key, pod: &'a Pod, pods: &[&'a Pod]) -> Claim<'a> {
+    let claimants = |id: &str| state.claimants(&cluster.namespace, id).filter(|p| p.uid != pod.uid).count();
+    let pod_id = pod.pod_id.as_deref().filter(|id| is_rightful(id, &cluster.name, pod, pods));
+    Claim {
+        pod,
+        demand: demand_of(state, cluster, pod),
+        contested: pod_id.is_some_and(|id| claimants(id) > 0),
+        pod_id,
+    }
+}
+
+/// An identity made from a name belongs to the pod of that name; an anonymous one to the oldest pod that carries it.
+fn is_rightful(id: &str, cluster: &str, pod: &Pod, pods: &[&Pod]) -> bool {
+    if id == names::pod_id_of_name(cluster, &pod.key.name) {
+        return true;
+    }
+    let of_cluster = id.strip_prefix(cluster).is_some_and(|rest| rest.starts_with('.'));
+    let oldest = || pods.iter().find(|p| !p.finished && p.pod_id.as_deref() == Some(id));
+    of_cluster && names::is_anonymous(id) && oldest().is_some_and(|p| p.uid == pod.uid)
+}
+
+fn demand_of<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Result<Demand<'a>, Reason> {
+    let settings: &Settings = state.settings();
+    if pod.finished {
+        return Err(Code::Finished.into());
+    }
+    if state.namespace(&cluster.namespace).is_none() {
+        return Err(Reason::new(Code::NamespaceNotEnabled, &*cluster.namespace));
+    }
+    let labels = |key: &str| pod.labels.get(key).map(String::as_str);
+    let configured = match demand::cluster_of(labels, &cluster.namespace, settings) {
+        Membership::Cluster { configured, .. } => configured,
+        Membership::Ambiguous { names } => return Err(Reason::new(Code::AmbiguousCluster, names.join(", "))),
+        Membership::None => None,
+    };
+    demand::demand(&Ask::of_pod(pod, &cluster.name, configured), settings)
+}
+
+/// The slots of a cluster: Services that are ours, with their number.
+pub fn slots<'a>(state: &'a State, cluster: &Key) -> Vec<(u32, &'a Service)> {
+    let installation = &state.settings().installation;
+    let mut slots: Vec<(u32, &Service)> = state
+        .services_of(cluster)
+        .into_iter()
+        .filter(|s| s.owned_by(installation))
+        .filter_map(|s| Some((s.slot()?, s)))
+        .collect();
+    slots.sort_by_key(|(number, _)| *number);
+    slots
+}
+
+/// Which of several slots bound to one identity counts: the one kept for the pod's name, else the lowest number.
+/// The others are surplus.
+pub fn slot_of<'s, 'a>(
+    slots: &'s [(u32, &'a Service)],
+    pod_id: &str,
+    pod: &str,
+) -> Option<&'s (u32, &'a Service)> {
+    slots
+        .iter()
+        .filter(|(_, s)| s.bound_to() == Some(pod_id))
+        .min_by_key(|(n, s)| (s.kept_for() != Some(pod), *n))
+}

@@ -1,0 +1,234 @@
+//! How far one pod's entry has come. The invariant lives here: an internal address is never shown with an external one
+//! that leads to another pod. In doubt the external address is withdrawn and the reason given.
+
+use std::net::IpAddr;
+
+use super::{Entry, EntryState, External, Internal, PortPair};
+use crate::claim::{self, Claim};
+use crate::demand::Demand;
+use crate::names::{self, Key};
+use crate::objects::{Pod, Service, Slice};
+use crate::reason::{Code, Reason};
+use crate::state::State;
+
+/// What is known of a pod's slot, from worst to best.
+enum Standing<'a> {
+    /// No slot.
+    None(Reason),
+    /// A slot whose address is unknown, or must not be shown.
+    Withheld(u32, Reason),
+    /// A slot with an address that leads to this pod or to nobody yet.
+    Allocated(u32, &'a Service, External, Reason),
+    /// A slot that leads to exactly this pod.
+    Routed(u32, &'a Service, External),
+}
+
+pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &[(u32, &Service)]) -> Entry {
+    let pod = claim.pod;
+    let (slot, entry_state, reason, external, ports) = match standing(state, cluster, claim, slots) {
+        Standing::None(reason) => (None, EntryState::Pending, Some(reason), None, Vec::new()),
+        Standing::Withheld(slot, reason) => (Some(slot), EntryState::Pending, Some(reason), None, Vec::new()),
+        Standing::Allocated(slot, service, external, reason) => {
+            (Some(slot), EntryState::Allocated, Some(reason), Some(external), port_pairs(service))
+        }
+        Standing::Routed(slot, service, external) => {
+            (Some(slot), EntryState::Routed, None, Some(external), port_pairs(service))
+        }
+    };
+    // a pod that has ended keeps its last address in its status, but the address may be another's by now
+    let has_address = !pod.finished && !pod.host_network;
+    Entry {
+        pod: pod.key.name.to_string(),
+        uid: pod.uid.clone(),
+        slot,
+        state: entry_state,
+        reason: reason.as_ref().map(|r| r.code.as_str()),
+        message: reason.as_ref().map(Reason::message),
+        terminating: pod.terminating,
+        ready: pod.ready && !pod.finished,
+        internal: Internal {
+            ips: if has_address { pod.ips.clone() } else { Vec::new() },
+            names: if has_address { pod.dns_names() } else { Vec::new() },
+        },
+        external,
+        ports,
+    }
+}
+
+fn standing<'a>(
+    state: &State,
+    cluster: &Key,
+    claim: &Claim<'_>,
+    slots: &[(u32, &'a Service)],
+) -> Standing<'a> {
+    let demand = match &claim.demand {
+        Ok(demand) => demand,
+        Err(reason) => return Standing::None(reason.clone()),
+    };
+    let slot = claim.pod_id.and_then(|id| claim::slot_of(slots, id, &claim.pod.key.name));
+    let Some(&(number, service)) = slot else {
+        return without_slot(state, cluster, claim, slots);
+    };
+    let external = match external(service) {
+        _ if service.terminating => return Standing::Withheld(number, Code::ServiceDeleted.into()),
+        Ok(external) => external,
+        Err(reason) => return Standing::Withheld(number, reason),
+    };
+    if let Err(reason) = undisputed(state, claim, service) {
+        return Standing::Withheld(number, reason);
+    }
+    match routed(state, claim.pod, demand, service) {
+        Ok(families) => match only(external, &families) {
+            External { ips, host: None } if ips.is_empty() => {
+                Standing::Withheld(number, Code::WaitingForEndpoints.into())
+            }
+            external => Standing::Routed(number, service, external),
+        },
+        Err(Doubt::Wait(reason)) => Standing::Allocated(number, service, external, reason),
+        Err(Doubt::Withdraw(reason)) => Standing::Withheld(number, reason),
+    }
+}
+
+/// Why a pod has no slot: by the same counts the plan goes by, so every replica says the same.
+fn without_slot<'a>(
+    state: &State,
+    cluster: &Key,
+    claim: &Claim<'_>,
+    slots: &[(u32, &Service)],
+) -> Standing<'a> {
+    // several claimants: the slot kept for the pod's name routes to nobody until one is left
+    let name = &*claim.pod.key.name;
+    if let Some((number, _)) = slots.iter().find(|(_, s)| claim.contested && s.kept_for() == Some(name)) {
+        return Standing::Withheld(*number, duplicate_identity(claim));
+    }
+    let limits = &state.settings().limits;
+    let (namespace, total) = state.service_counts(&cluster.namespace);
+    let reached = |count: usize, limit: u32| count >= limit as usize;
+    let code = if claim.pod_id.is_none() {
+        Code::WaitingForSlot
+    } else if reached(slots.len(), limits.slots_per_cluster) {
+        Code::ClusterLimit
+    } else if reached(namespace, limits.slots_per_namespace) {
+        Code::NamespaceLimit
+    } else if reached(total, limits.load_balancers) {
+        Code::InstallationLimit
+    } else {
+        Code::WaitingForSlot
+    };
+    Standing::None(code.into())
+}
+
+fn duplicate_identity(claim: &Claim<'_>) -> Reason {
+    Reason::new(Code::DuplicateIdentity, claim.pod_id.unwrap_or_default())
+}
+
+fn undisputed(state: &State, claim: &Claim<'_>, service: &Service) -> Result<(), Reason> {
+    if claim.contested {
+        return Err(duplicate_identity(claim));
+    }
+    if state.shares_internal_address(claim.pod) {
+        return Err(Code::DuplicateInternalAddress.into());
+    }
+    if state.shares_external_address(service) {
+        return Err(Reason::new(Code::DuplicateExternalAddress, service.key.to_string()));
+    }
+    Ok(())
+}
+
+/// The address of a Service: all ingress points, IPv4 first, each once.
+pub(super) fn external(service: &Service) -> Result<External, Reason> {
+    if let Some(error) = service.ingress.iter().find_map(crate::objects::Ingress::error) {
+        return Err(Reason::new(Code::PortError, error));
+    }
+    let mut ips: Vec<IpAddr> = service.ingress.iter().filter_map(|i| i.ip).collect();
+    ips.sort_by_key(|ip| (ip.is_ipv6(), *ip));
+    ips.dedup();
+    let host = service.ingress.iter().find_map(|i| i.hostname.clone());
+    if ips.is_empty() && host.is_none() {
+        let overdue = service.annotations.contains_key(names::OVERDUE_ANNOTATION);
+        let code = if overdue { Code::NoLoadBalancer } else { Code::WaitingForAddress };
+        return Err(Reason::new(code, format!("Service {}", service.key.name)));
+    }
+    Ok(External { ips, host })
+}
+
+pub(super) fn port_pairs(service: &Service) -> Vec<PortPair> {
+    let pair = |p: &crate::objects::ServicePort| PortPair {
+        name: p.name.clone(),
+        protocol: p.protocol,
+        internal: p.target,
+        external: p.port,
+    };
+    service.ports.iter().map(pair).collect()
+}
+
+enum Doubt {
+    /// Nobody else answers at the address: it may be shown as allocated.
+    Wait(Reason),
+    /// Somebody else may answer there.
+    Withdraw(Reason),
+}
+
+/// The address families in which the slot's endpoints are exactly this pod.
+fn routed(state: &State, pod: &Pod, demand: &Demand<'_>, service: &Service) -> Result<Families, Doubt> {
+    let slices: Vec<&Slice> = state.slices_of(&service.key).filter(|s| !s.endpoints.is_empty()).collect();
+    for endpoint in slices.iter().flat_map(|s| &s.endpoints) {
+        if endpoint.pod_uid != pod.uid {
+            return Err(Doubt::Withdraw(stranger(state, &endpoint.pod_uid)));
+        }
+    }
+    if let Some(slice) = slices.iter().find(|s| !s.trusted) {
+        return Err(Doubt::Withdraw(Reason::new(
+            Code::ForeignEndpoint,
+            format!("EndpointSlice {}", slice.key.name),
+        )));
+    }
+    if service.ports != demand.ports {
+        return Err(Doubt::Wait(Code::ServiceChanging.into()));
+    }
+    if pod.ips.is_empty() {
+        return Err(Doubt::Wait(Code::WaitingForPodIp.into()));
+    }
+    let addresses: Vec<IpAddr> =
+        slices.iter().flat_map(|s| &s.endpoints).flat_map(|e| e.addresses.iter().copied()).collect();
+    let ports_agree = slices.iter().all(|s| same_ports(s, service));
+    if addresses.is_empty() || !ports_agree {
+        return Err(Doubt::Wait(Code::WaitingForEndpoints.into()));
+    }
+    // an address of the same pod that is not its own any more may be another pod's by now
+    if addresses.iter().any(|a| !pod.ips.contains(a)) {
+        return Err(Doubt::Withdraw(Code::WaitingForEndpoints.into()));
+    }
+    if !service.publish_not_ready_addresses && slices.iter().flat_map(|s| &s.endpoints).any(|e| !e.ready) {
+        return Err(Doubt::Wait(Code::NotReady.into()));
+    }
+    Ok(Families { v4: addresses.iter().any(IpAddr::is_ipv4), v6: addresses.iter().any(IpAddr::is_ipv6) })
+}
+
+/// An endpoint of a pod nobody knows any more is the predecessor's; of a living one it is somebody else's.
+fn stranger(state: &State, uid: &str) -> Reason {
+    if uid.is_empty() || state.is_alive(uid) {
+        Reason::new(Code::ForeignEndpoint, if uid.is_empty() { "not a pod" } else { uid })
+    } else {
+        Code::WaitingForEndpoints.into()
+    }
+}
+
+fn same_ports(slice: &Slice, service: &Service) -> bool {
+    let mut found: Vec<_> = slice.ports.iter().map(|p| (p.port.unwrap_or(0), p.protocol)).collect();
+    let mut wanted: Vec<_> = service.ports.iter().map(|p| (p.target, p.protocol)).collect();
+    found.sort_unstable();
+    wanted.sort_unstable();
+    found == wanted
+}
+
+struct Families {
+    v4: bool,
+    v6: bool,
+}
+
+/// Addresses of routed families only: an IPv6 address of the load balancer without an IPv6 endpoint leads nowhere.
+fn only(mut external: External, families: &Families) -> External {
+    external.ips.retain(|ip| if ip.is_ipv4() { families.v4 } else { families.v6 });
+    external
+}

@@ -1,0 +1,250 @@
+//! What to write so that the slots become what the pods ask for. Pure: state + memory + time -> actions.
+//!
+//! Plans one cluster at a time, and only clusters that were touched or whose time has come. A planned write counts as
+//! done until the watch shows it or the writer reports otherwise, so a converged cluster plans nothing and nothing is
+//! planned twice. Memory is lost with leadership: a new leader counts retention anew, so addresses are kept longer,
+//! never shorter.
+
+mod assign;
+mod memory;
+mod notices;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::action::{Action, Outcome};
+use crate::claim::{self, Claim};
+use crate::names::{self, Key};
+use crate::objects::Service;
+use crate::service::SlotService;
+use crate::settings::{DEFAULT_CLASS, Retention};
+use crate::state::State;
+use assign::{Assignment, Slot};
+use memory::Memory;
+
+/// A Service without an address for this long gets the reason `NoLoadBalancer`. Trades noise with slow load balancers
+/// (up to a minute is usual) against people waiting without a hint.
+pub const ADDRESS_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The time, given from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Since some start, never goes back: for waiting.
+    pub monotonic: Duration,
+    /// Microseconds since 1970: for comparing with creation timestamps, and for Events.
+    pub wall: i64,
+}
+
+/// Turns state into actions, and remembers what is under way.
+#[derive(Debug, Default)]
+pub struct Planner {
+    touched: BTreeSet<Key>,
+    wakes: BTreeMap<Key, Duration>,
+    memory: Memory,
+}
+
+impl Planner {
+    /// A new leader's planner: knows nothing, looks at everything.
+    pub fn new(state: &State) -> Self {
+        Self { touched: state.clusters().cloned().collect(), ..Self::default() }
+    }
+
+    /// The cluster may look different.
+    pub fn touch(&mut self, clusters: impl IntoIterator<Item = Key>) {
+        self.touched.extend(clusters);
+    }
+
+    /// When there may be something to plan though nothing changes.
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.wakes.values().min().copied()
+    }
+
+    /// Actions for the clusters touched since the last call or whose time has come. No two of them, nor any still under
+    /// way, concern the same object.
+    pub fn plan(&mut self, state: &State, now: Now) -> Vec<Action> {
+        let due: Vec<Key> =
+            self.wakes.iter().filter(|(_, at)| **at <= now.monotonic).map(|(k, _)| k.clone()).collect();
+        self.touched.extend(due);
+        self.memory.forget_seen(state, now.monotonic);
+        let mut actions = Vec::new();
+        for cluster in std::mem::take(&mut self.touched) {
+            self.wakes.remove(&cluster);
+            let mut plan = ClusterPlan::new(state, &mut self.memory, &cluster, now);
+            plan.run();
+            actions.append(&mut plan.actions);
+            if let Some(at) = plan.wake {
+                self.wakes.insert(cluster, at);
+            }
+        }
+        actions
+    }
+
+    /// Takes the writer's report of an action.
+    pub fn settle(&mut self, action: &Action, outcome: &Outcome, now: Now) {
+        if let Some(cluster) = self.memory.settle(action, outcome, now.monotonic) {
+            self.touched.insert(cluster);
+        }
+    }
+}
+
+/// One cluster's plan in the making.
+struct ClusterPlan<'a> {
+    state: &'a State,
+    memory: &'a mut Memory,
+    cluster: &'a Key,
+    now: Now,
+    actions: Vec<Action>,
+    wake: Option<Duration>,
+}
+
+impl<'a> ClusterPlan<'a> {
+    fn new(state: &'a State, memory: &'a mut Memory, cluster: &'a Key, now: Now) -> Self {
+        Self { state, memory, cluster, now, actions: Vec::new(), wake: None }
+    }
+
+    fn run(&mut self) {
+        let claims = claim::claims(self.state, self.cluster);
+        let slots = assign::slots(self.state, self.memory, self.cluster);
+        let assignment =
+            assign::assign(self.state, self.memory, self.cluster, &claims, &slots, self.now.monotonic);
+        self.wake_at(assignment.wake);
+        self.label(&claims);
+        for (claim, number) in &assignment.held {
+            self.keep(&claims[*claim], &slots[number]);
+        }
+        for (claim, number) in &assignment.new {
+            self.create(&claims[*claim], *number);
+        }
+        self.release(&slots, &assignment);
+        self.notify(&claims, &assignment);
+    }
+
+    fn wake_at(&mut self, at: Option<Duration>) {
+        self.wake = self.wake.into_iter().chain(at).min();
+    }
+
+    /// Plans a write to an object unless it rests after a failure.
+    fn act(&mut self, object: &Key, action: Action) -> bool {
+        if let Some(until) = self.memory.rests_until(object, self.now.monotonic) {
+            self.wake_at(Some(until));
+            return false;
+        }
+        self.memory.begin(self.cluster, &action, self.now.monotonic);
+        self.wake_at(self.memory.expiry(self.now.monotonic));
+        self.actions.push(action);
+        true
+    }
+
+    /// Adoption: the label is on the live pod before a Service selects it.
+    fn label(&mut self, claims: &[Claim<'_>]) {
+        for claim in claims {
+            let Some(pod_id) = claim.missing_id(&self.cluster.name) else { continue };
+            let pod = claim.pod;
+            if !self.memory.is_labelling(&pod.uid) {
+                let action = Action::LabelPod { key: pod.key.clone(), uid: pod.uid.clone(), pod_id };
+                self.act(&memory::pod_key(&pod.uid), action);
+            }
+        }
+    }
+
+    fn desired(&self, claim: &Claim<'_>, number: u32) -> Option<SlotService> {
+        let (demand, pod_id) = claim.granted()?;
+        let Key { namespace, name } = self.cluster;
+        Some(SlotService {
+            key: Key::new(namespace.clone(), names::slot_service(name, number)),
+            cluster: name.to_string(),
+            slot: number,
+            owner: self.state.settings().installation.clone(),
+            class: demand.class_name.to_owned(),
+            pod: claim.pod.key.name.to_string(),
+            pod_id: (!claim.contested).then(|| pod_id.to_owned()),
+            ports: demand.ports.clone(),
+            template: SlotService::template_for(demand.class, namespace, name, number),
+        })
+    }
+
+    /// Makes a slot's Service what its pod asks for.
+    fn keep(&mut self, claim: &Claim<'_>, slot: &Slot<'_>) {
+        let (Some(desired), Some(service)) = (self.desired(claim, slot.number), slot.settled()) else {
+            return;
+        };
+        if claim.pod.terminating && !claim.contested {
+            return; // its successor says what the Service shall be
+        }
+        if desired.is_met_by(service) {
+            return self.mark_overdue(service);
+        }
+        let foreign = service.selector.keys().filter(|k| *k != names::POD_ID_LABEL).cloned().collect();
+        let (uid, version) = (service.uid.clone(), service.version);
+        self.act(&service.key, Action::UpdateService { uid, version, desired, drop_selector: foreign });
+    }
+
+    /// Records on the Service that its address is overdue, or that it has come after all.
+    fn mark_overdue(&mut self, service: &Service) {
+        let marked = service.annotations.contains_key(names::OVERDUE_ANNOTATION);
+        let waiting = service.ingress.is_empty();
+        let age = Duration::from_secs((self.now.wall / 1_000_000 - service.created).max(0).unsigned_abs());
+        let value = match (waiting, marked) {
+            (true, false) if age >= ADDRESS_DEADLINE => Some("true".to_owned()),
+            (true, false) => {
+                let left = ADDRESS_DEADLINE.saturating_sub(age);
+                return self.wake_at(Some(self.now.monotonic + left));
+            }
+            (false, true) => None,
+            _ => return,
+        };
+        let action = Action::AnnotateService {
+            key: service.key.clone(),
+            uid: service.uid.clone(),
+            version: service.version,
+            annotation: names::OVERDUE_ANNOTATION,
+            value,
+        };
+        self.act(&service.key, action);
+    }
+
+    fn create(&mut self, claim: &Claim<'_>, number: u32) {
+        if self.state.namespace(&self.cluster.namespace).is_none_or(|n| n.deleting) {
+            return; // nothing can be made in a namespace that is being deleted
+        }
+        let Some(desired) = self.desired(claim, number) else { return };
+        let key = desired.key.clone();
+        let action = match self.memory.handed_over(&key) {
+            Some((uid, version, drop_selector)) => {
+                Action::UpdateService { uid, version, desired, drop_selector }
+            }
+            None => Action::CreateService(desired),
+        };
+        self.act(&key, action);
+    }
+
+    /// Deletes surplus slots at once and free ones whose retention is over.
+    fn release(&mut self, slots: &BTreeMap<u32, Slot<'_>>, assignment: &Assignment) {
+        for number in &assignment.free {
+            let slot = &slots[number];
+            let Some(service) = slot.settled() else { continue };
+            let since = self.memory.free_since(&service.key, self.now.monotonic);
+            let surplus = assignment.surplus.contains(number);
+            let expiry = match self.retention(service) {
+                _ if surplus => self.now.monotonic,
+                Retention::For(kept) => since + kept,
+                Retention::Forever => continue,
+            };
+            if expiry > self.now.monotonic {
+                self.wake_at(Some(expiry));
+                continue;
+            }
+            let (key, uid) = (service.key.clone(), service.uid.clone());
+            let action = Action::DeleteService { key: key.clone(), uid, version: service.version };
+            self.act(&key, action);
+        }
+    }
+
+    fn retention(&self, service: &Service) -> Retention {
+        let settings = self.state.settings();
+        let of_slot = service.annotations.get(names::SLOT_CLASS_ANNOTATION).and_then(|c| settings.class(c));
+        of_slot
+            .or_else(|| settings.class(DEFAULT_CLASS))
+            .map_or(Retention::For(Duration::ZERO), |c| c.retention)
+    }
+}

@@ -1,0 +1,268 @@
+//! What the leader knows beyond the state: writes under way, objects that rest after a failure, since when slots are
+//! free, which names are taken, which Events were sent.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::action::{Action, Event, Outcome};
+use crate::names::Key;
+use crate::reason::{Code, Reason};
+use crate::service::SlotService;
+use crate::state::State;
+
+/// A reported write that the watch has not shown after this long is planned anew: longer than any watch that is not
+/// stale (30 s), so that a slow watch does not cause a second write.
+const PENDING_MAX: Duration = Duration::from_secs(40);
+/// First pause after a failure; doubles with every further one.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// Longest pause while the API server does not answer: short, so that all is well soon after it is back.
+const BACKOFF_UNREACHABLE: Duration = Duration::from_secs(5);
+/// Longest pause after a refusal (quota, policy): somebody has to act first.
+const BACKOFF_REFUSED: Duration = Duration::from_secs(60);
+/// A name found taken is tried again after this long.
+const TAKEN_RETRY: Duration = Duration::from_secs(60);
+/// Events sent at once; then one more per [`EVENT_REFILL`]. Protects etcd from a thousand labelled pods in a namespace
+/// that is not enabled.
+const EVENT_BURST: u32 = 50;
+/// Time in which one more Event may be sent.
+pub(super) const EVENT_REFILL: Duration = Duration::from_millis(200);
+/// Events remembered as sent; beyond it memory starts over and the API server's `AlreadyExists` takes its place.
+const EVENTS_KNOWN: usize = 20_000;
+
+/// A planned write to a Service that the watch has not shown yet.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    /// Resource version it was planned from; 0 for a create.
+    pub(super) from: u64,
+    /// What the Service will be; `None` for a delete or annotation.
+    pub(super) desired: Option<SlotService>,
+    cluster: Key,
+    until: Duration,
+}
+
+/// A name that somebody else has.
+#[derive(Debug, Clone)]
+struct Taken {
+    uid: String,
+    version: u64,
+    adoptable: bool,
+    selector: Vec<String>,
+    until: Duration,
+}
+
+/// An identity label under way.
+#[derive(Debug, Clone)]
+struct Labelling {
+    pod: Key,
+    pod_id: String,
+    until: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct Rest {
+    until: Duration,
+    failures: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pending: HashMap<Key, Pending>,
+    labelling: HashMap<String, Labelling>,
+    resting: HashMap<Key, Rest>,
+    free: HashMap<Key, Duration>,
+    taken: HashMap<Key, Taken>,
+    refused: HashMap<Key, Reason>,
+    events: HashSet<String>,
+    events_left: Option<(u32, Duration)>,
+}
+
+/// Pods rest under their UID: a successor of the same name starts afresh.
+pub(super) fn pod_key(uid: &str) -> Key {
+    Key::new("uid", uid)
+}
+
+impl Memory {
+    /// Drops what the watches have shown by now, and what has waited too long.
+    pub(super) fn forget_seen(&mut self, state: &State, now: Duration) {
+        self.pending.retain(|key, p| {
+            let seen = state.service(key).map_or(0, |s| s.version);
+            seen == p.from && p.until > now
+        });
+        self.labelling.retain(|uid, l| {
+            let done =
+                state.pod(&l.pod).is_none_or(|p| p.uid != *uid || p.pod_id.as_ref() == Some(&l.pod_id));
+            !done && l.until > now
+        });
+        self.free.retain(|key, _| state.service(key).is_some());
+        self.taken.retain(|_, t| t.until > now);
+        self.resting.retain(|_, r| r.until + BACKOFF_REFUSED > now);
+    }
+
+    pub(super) fn pending(&self, service: &Key) -> Option<&Pending> {
+        self.pending.get(service)
+    }
+
+    /// Services of a cluster that are being created.
+    pub(super) fn creating<'m>(
+        &'m self,
+        cluster: &'m Key,
+    ) -> impl Iterator<Item = (&'m Key, &'m SlotService)> {
+        self.pending
+            .iter()
+            .filter(move |(_, p)| p.from == 0 && p.cluster == *cluster)
+            .filter_map(|(k, p)| Some((k, p.desired.as_ref()?)))
+    }
+
+    /// Services being created: of a namespace, and of all.
+    pub(super) fn creating_counts(&self, namespace: &str) -> (usize, usize) {
+        let creates = || self.pending.iter().filter(|(_, p)| p.from == 0);
+        (creates().filter(|(k, _)| &*k.namespace == namespace).count(), creates().count())
+    }
+
+    pub(super) fn is_labelling(&self, uid: &str) -> bool {
+        self.labelling.contains_key(uid)
+    }
+
+    /// Notes a write as under way.
+    pub(super) fn begin(&mut self, cluster: &Key, action: &Action, now: Duration) {
+        let until = now + PENDING_MAX;
+        if let Action::LabelPod { key, uid, pod_id } = action {
+            self.labelling.insert(uid.clone(), Labelling { pod: key.clone(), pod_id: pod_id.clone(), until });
+        }
+        let Some(key) = action.service() else { return };
+        let (from, desired) = match action {
+            Action::CreateService(desired) => (0, Some(desired.clone())),
+            // a foreign Service handed over is not in the state yet: until it is, it counts as being created
+            Action::UpdateService { desired, version, .. } => {
+                (if self.taken.contains_key(key) { 0 } else { *version }, Some(desired.clone()))
+            }
+            Action::AnnotateService { version, .. } | Action::DeleteService { version, .. } => {
+                (*version, None)
+            }
+            Action::LabelPod { .. } | Action::RecordEvent(_) => return,
+        };
+        self.pending.insert(key.clone(), Pending { from, desired, cluster: cluster.clone(), until });
+    }
+
+    /// When the oldest write under way is given up.
+    pub(super) fn expiry(&self, now: Duration) -> Option<Duration> {
+        (!self.pending.is_empty() || !self.labelling.is_empty()).then_some(now + PENDING_MAX)
+    }
+
+    /// Takes a report; answers the cluster to look at again.
+    pub(super) fn settle(&mut self, action: &Action, outcome: &Outcome, now: Duration) -> Option<Key> {
+        if let Action::RecordEvent(event) = action {
+            // an Event that was not sent is sent when its cause is looked at again
+            if matches!(outcome, Outcome::Unreachable(_)) {
+                self.events.remove(&event.object_name());
+            }
+            return None;
+        }
+        let (object, cluster) = self.concerns(action)?;
+        match outcome {
+            Outcome::Done => {
+                self.resting.remove(&object);
+                self.refused.remove(&object);
+                self.taken.remove(&object);
+                return None;
+            }
+            Outcome::NameTaken { ours: true, .. } | Outcome::NotLeading => return None,
+            Outcome::NameTaken { uid, version, adoptable, selector, .. } => {
+                let (uid, selector) = (uid.clone(), selector.clone());
+                let until = now + TAKEN_RETRY;
+                let taken = Taken { uid, version: *version, adoptable: *adoptable, selector, until };
+                self.taken.insert(object.clone(), taken);
+            }
+            Outcome::Conflict => {
+                self.taken.remove(&object);
+                self.rest(&object, BACKOFF_MIN, now);
+            }
+            Outcome::Unreachable(_) => self.rest(&object, BACKOFF_UNREACHABLE, now),
+            Outcome::Refused(message) => {
+                self.refused.insert(object.clone(), Reason::new(Code::WriteRefused, message.clone()));
+                self.rest(&object, BACKOFF_REFUSED, now);
+            }
+        }
+        self.pending.remove(&object);
+        if let Action::LabelPod { uid, .. } = action {
+            self.labelling.remove(uid);
+        }
+        cluster
+    }
+
+    /// The object an action rests under, and its cluster where that is still known.
+    fn concerns(&self, action: &Action) -> Option<(Key, Option<Key>)> {
+        if let Action::LabelPod { key, uid, pod_id } = action {
+            let cluster = pod_id.split_once('.').map(|(c, _)| Key::new(key.namespace.clone(), c));
+            return Some((pod_key(uid), cluster));
+        }
+        let key = action.service()?.clone();
+        let cluster = self.pending.get(&key).map(|p| p.cluster.clone());
+        Some((key, cluster))
+    }
+
+    fn rest(&mut self, object: &Key, longest: Duration, now: Duration) {
+        let failures = self.resting.get(object).map_or(0, |r| r.failures);
+        let pause = BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(longest);
+        self.resting.insert(object.clone(), Rest { until: now + pause, failures: failures + 1 });
+    }
+
+    pub(super) fn rests_until(&self, object: &Key, now: Duration) -> Option<Duration> {
+        self.resting.get(object).map(|r| r.until).filter(|until| *until > now)
+    }
+
+    /// What the API server said of the last write to an object, while it is refused.
+    pub(super) fn refusal(&self, object: &Key) -> Option<&Reason> {
+        self.refused.get(object)
+    }
+
+    /// Since when a slot is free; from now on where that is new.
+    pub(super) fn free_since(&mut self, service: &Key, now: Duration) -> Duration {
+        *self.free.entry(service.clone()).or_insert(now)
+    }
+
+    pub(super) fn known_free_since(&self, service: &Key) -> Option<Duration> {
+        self.free.get(service).copied()
+    }
+
+    pub(super) fn is_used(&mut self, service: &Key) {
+        self.free.remove(service);
+    }
+
+    /// Whether a name belongs to somebody who does not hand it over.
+    pub(super) fn is_taken(&self, service: &Key) -> bool {
+        self.taken.get(service).is_some_and(|t| !t.adoptable)
+    }
+
+    /// UID, resource version and selector keys of a foreign Service that is handed over.
+    pub(super) fn handed_over(&self, service: &Key) -> Option<(String, u64, Vec<String>)> {
+        let taken = self.taken.get(service).filter(|t| t.adoptable)?;
+        Some((taken.uid.clone(), taken.version, taken.selector.clone()))
+    }
+
+    /// Names of a cluster's slots that somebody else has.
+    pub(super) fn taken<'m>(&'m self, namespace: &'m str) -> impl Iterator<Item = &'m Key> {
+        self.taken.iter().filter(move |(k, t)| &*k.namespace == namespace && !t.adoptable).map(|(k, _)| k)
+    }
+
+    /// Whether an Event is new and may be sent now; `Err` = at this time.
+    pub(super) fn may_send(&mut self, event: &Event, now: Duration) -> Result<bool, Duration> {
+        let name = event.object_name();
+        if self.events.contains(&name) {
+            return Ok(false);
+        }
+        let (left, since) = self.events_left.unwrap_or((EVENT_BURST, now));
+        let refilled = u32::try_from(now.saturating_sub(since).as_millis() / EVENT_REFILL.as_millis())
+            .unwrap_or(EVENT_BURST);
+        let left = left.saturating_add(refilled).min(EVENT_BURST);
+        if left == 0 {
+            return Err(now + EVENT_REFILL);
+        }
+        self.events_left = Some((left - 1, if refilled == 0 { since } else { now }));
+        if self.events.len() >= EVENTS_KNOWN {
+            self.events.clear();
+        }
+        self.events.insert(name);
+        Ok(true)
+    }
+}

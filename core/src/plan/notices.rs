@@ -1,0 +1,92 @@
+//! Events: what somebody has to act on, told on the pod and on its owner.
+
+use super::{Assignment, ClusterPlan};
+use crate::action::{Action, Event};
+use crate::claim::Claim;
+use crate::names::{self, Key};
+use crate::objects::Pod;
+use crate::reason::{Code, Reason};
+
+impl ClusterPlan<'_> {
+    pub(super) fn notify(&mut self, claims: &[Claim<'_>], assignment: &Assignment) {
+        for (index, claim) in claims.iter().enumerate() {
+            let refused =
+                assignment.refused.iter().find(|(i, _)| *i == index).map(|(_, reason)| reason.clone());
+            let slot =
+                assignment.held.iter().chain(&assignment.new).find(|(i, _)| *i == index).map(|(_, n)| *n);
+            let standing = claim.demand.as_ref().err().cloned().or(refused);
+            let reasons: Vec<Reason> =
+                standing.into_iter().chain(self.of_slot(claim, slot)).chain(self.of_pod(claim)).collect();
+            for reason in reasons.into_iter().filter(|r| r.code.needs_attention()) {
+                self.tell(claim.pod, &reason);
+            }
+        }
+        self.tell_taken_names(claims);
+    }
+
+    /// Reasons of a pod's slot that the state or the writer gives.
+    fn of_slot(&self, claim: &Claim<'_>, slot: Option<u32>) -> Vec<Reason> {
+        let Some(number) = slot else { return Vec::new() };
+        let key = self.slot_key(number);
+        let mut reasons: Vec<Reason> = self.memory.refusal(&key).cloned().into_iter().collect();
+        if claim.contested {
+            reasons.push(Reason::new(Code::DuplicateIdentity, claim.pod_id.unwrap_or_default()));
+        }
+        if let Some(service) = self.state.service(&key) {
+            if service.annotations.contains_key(names::OVERDUE_ANNOTATION) {
+                reasons.push(Reason::new(Code::NoLoadBalancer, format!("Service {}", key.name)));
+            }
+            if let Some(error) = service.ingress.iter().find_map(crate::objects::Ingress::error) {
+                reasons.push(Reason::new(Code::PortError, error));
+            }
+            if self.state.shares_external_address(service) {
+                reasons.push(Reason::new(Code::DuplicateExternalAddress, format!("Service {}", key.name)));
+            }
+        }
+        reasons
+    }
+
+    fn of_pod(&self, claim: &Claim<'_>) -> Option<Reason> {
+        self.memory.refusal(&super::memory::pod_key(&claim.pod.uid)).cloned()
+    }
+
+    fn slot_key(&self, number: u32) -> Key {
+        Key::new(self.cluster.namespace.clone(), names::slot_service(&self.cluster.name, number))
+    }
+
+    /// Services that are not ours under names of this cluster's slots, told on the oldest pod that may want one.
+    fn tell_taken_names(&mut self, claims: &[Claim<'_>]) {
+        let prefix = format!("{}-ext-", self.cluster.name);
+        let taken: Vec<String> = self
+            .memory
+            .taken(&self.cluster.namespace)
+            .filter(|k| k.name.strip_prefix(&prefix).is_some_and(|n| n.parse::<u32>().is_ok()))
+            .map(|k| k.name.to_string())
+            .collect();
+        let Some(claim) = claims.iter().find(|c| c.demand.is_ok()) else { return };
+        for name in taken {
+            self.tell(claim.pod, &Reason::new(Code::NameTaken, format!("Service {name}")));
+        }
+    }
+
+    fn tell(&mut self, pod: &Pod, reason: &Reason) {
+        let event = |api_version: &str, kind: &str, name: &str, uid: &str| Event {
+            namespace: pod.key.namespace.to_string(),
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            reason: reason.clone(),
+            at: self.now.wall,
+        };
+        let of_pod = event("v1", "Pod", &pod.key.name, &pod.uid);
+        let of_owner = pod.owner.as_ref().map(|o| event(&o.api_version, &o.kind, &o.name, &o.uid));
+        for event in [Some(of_pod), of_owner].into_iter().flatten() {
+            match self.memory.may_send(&event, self.now.monotonic) {
+                Ok(true) => self.actions.push(Action::RecordEvent(event)),
+                Ok(false) => {}
+                Err(later) => self.wake_at(Some(later)),
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Look-ups from one kind to another, kept in step with every change.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::names::Key;
+use crate::objects::{Pod, Protocol, Service, Slice};
+
+/// One external address (or host name) and port.
+pub(super) type ExternalPoint = (String, u16, Protocol);
+
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    pub(super) pods: BTreeSet<Key>,
+    pub(super) services: BTreeSet<Key>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Ordered, so that a namespace's clusters are a range.
+    pub(super) clusters: BTreeMap<Key, Members>,
+    /// By namespace and identity: pods that have not ended.
+    pub(super) identities: HashMap<Key, BTreeSet<Key>>,
+    /// By address: pods that have not ended and have an address of their own.
+    pub(super) internal: HashMap<IpAddr, BTreeSet<Key>>,
+    /// By external address and port: Services.
+    pub(super) external: HashMap<ExternalPoint, BTreeSet<Key>>,
+    /// By Service: its slices.
+    pub(super) slices: HashMap<Key, BTreeSet<Key>>,
+    /// UIDs of pods that have not ended.
+    pub(super) alive: HashSet<String>,
+    /// Number of Services.
+    pub(super) per_namespace: HashMap<Arc<str>, usize>,
+}
+
+/// What a change concerns beyond its own cluster.
+#[derive(Default)]
+pub(super) struct Touched {
+    pub(super) clusters: Vec<Key>,
+    pub(super) pods: Vec<Key>,
+    pub(super) services: Vec<Key>,
+}
+
+impl Index {
+    pub(super) fn pod(&mut self, pod: &Pod, cluster: Option<Key>, present: bool) -> Touched {
+        let mut touched = Touched::default();
+        if let Some(cluster) = cluster {
+            self.member(&cluster, |m| &mut m.pods, &pod.key, present);
+            touched.clusters.push(cluster);
+        }
+        if pod.finished {
+            return touched;
+        }
+        if present {
+            self.alive.insert(pod.uid.clone());
+        } else {
+            self.alive.remove(&pod.uid);
+        }
+        if let Some(id) = &pod.pod_id {
+            let namespace = pod.key.namespace.clone();
+            // an identity begins with the name of the cluster whose slot may select it
+            if let Some((cluster, _)) = id.split_once('.') {
+                touched.clusters.push(Key::new(namespace.clone(), cluster));
+            }
+            touched.pods.extend(set(
+                &mut self.identities,
+                Key::new(namespace, id.as_str()),
+                &pod.key,
+                present,
+            ));
+        }
+        if !pod.host_network {
+            for ip in &pod.ips {
+                touched.pods.extend(set(&mut self.internal, ip, &pod.key, present));
+            }
+        }
+        touched
+    }
+
+    pub(super) fn service(&mut self, service: &Service, present: bool) -> Touched {
+        let mut touched = Touched::default();
+        if let Some(cluster) = cluster_of_service(service) {
+            self.member(&cluster, |m| &mut m.services, &service.key, present);
+            touched.clusters.push(cluster);
+        }
+        let count = self.per_namespace.entry(service.key.namespace.clone()).or_default();
+        *count = if present { *count + 1 } else { count.saturating_sub(1) };
+        for point in external_points(service) {
+            touched.services.extend(set(&mut self.external, &point, &service.key, present));
+        }
+        touched
+    }
+
+    /// Answers the cluster whose slot the slice belongs to.
+    pub(super) fn slice(&mut self, slice: &Slice, present: bool) -> Option<Key> {
+        let service = Key::new(slice.key.namespace.clone(), slice.service.as_str());
+        set(&mut self.slices, &service, &slice.key, present);
+        Some(Key::new(slice.key.namespace.clone(), slice.cluster.as_deref()?))
+    }
+
+    fn member(
+        &mut self,
+        cluster: &Key,
+        kind: fn(&mut Members) -> &mut BTreeSet<Key>,
+        key: &Key,
+        present: bool,
+    ) {
+        let members = self.clusters.entry(cluster.clone()).or_default();
+        if present {
+            kind(members).insert(key.clone());
+        } else {
+            kind(members).remove(key);
+        }
+        if members.pods.is_empty() && members.services.is_empty() {
+            self.clusters.remove(cluster);
+        }
+    }
+}
+
+/// Adds or removes one user; answers the others where the value is shared.
+fn set<K: std::hash::Hash + Eq + Clone>(
+    map: &mut HashMap<K, BTreeSet<Key>>,
+    value: &K,
+    user: &Key,
+    present: bool,
+) -> Vec<Key> {
+    let users = map.entry(value.clone()).or_default();
+    let changed = if present { users.insert(user.clone()) } else { users.remove(user) };
+    let others = if changed { users.iter().filter(|u| *u != user).cloned().collect() } else { Vec::new() };
+    if users.is_empty() {
+        map.remove(value);
+    }
+    others
+}
+
+pub(super) fn cluster_of_service(service: &Service) -> Option<Key> {
+    Some(Key::new(service.key.namespace.clone(), service.cluster()?))
+}
+
+/// Every external address and port the Service answers at.
+pub(super) fn external_points(service: &Service) -> Vec<ExternalPoint> {
+    let hosts = service
+        .ingress
+        .iter()
+        .flat_map(|i| i.ip.map(|ip| ip.to_string()).into_iter().chain(i.hostname.clone()));
+    hosts.flat_map(|host| service.ports.iter().map(move |p| (host.clone(), p.port, p.protocol))).collect()
+}
