@@ -1,1 +1,10 @@
-//! The shell around the pure core.
+//! The shell around the pure core: everything that talks, waits, reads a clock or holds a connection.
+
+pub mod constants;
+pub mod map;
+pub mod metrics;
+pub mod serve;
+mod stub;
+#[cfg(test)]
+mod testing;
+pub mod tls;

@@ -1,0 +1,139 @@
+//! Every time limit and size limit of the process, in one place. Each says what it trades, and against which other
+//! constant it is measured.
+
+use std::time::Duration;
+
+/// How long a Lease counts after its last renewal. Shorter: less time without a writer after a `kill -9`. Longer:
+/// fewer needless hand-overs when the API server is slow. More than [`LEASE_RENEW_DEADLINE`], so that the old leader
+/// has stopped before another one may begin.
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+
+/// How long a leader goes on without a renewal that succeeded. The gap to [`LEASE_DURATION`] must hold one
+/// [`WRITE_TIMEOUT`]: a write begun at the last moment has its answer before another replica may write.
+pub const LEASE_RENEW_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between two attempts to get or renew the Lease. Two writes a second at the API server against a hand-over that
+/// takes this long at most; several must fit into [`LEASE_RENEW_DEADLINE`].
+pub const LEASE_RETRY: Duration = Duration::from_secs(2);
+
+/// For one write to the API server. Admission chains with slow webhooks need seconds; a hanging server must not hold
+/// the writer longer than the gap between [`LEASE_RENEW_DEADLINE`] and [`LEASE_DURATION`].
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one watch request runs before it is renewed. A renewal is the proof that the API server still answers, so
+/// it is less than [`STALE_AFTER`] by more than one slow answer; shorter would cost requests for nothing.
+pub const WATCH_RENEWAL: Duration = Duration::from_secs(20);
+
+/// A feed that has been silent for this long makes the replica not ready and takes addresses out of its stamps.
+/// Shorter: a cut-off replica leaves its Service sooner. Longer: a slow API server does not empty the Service. More
+/// than [`WATCH_RENEWAL`].
+pub const STALE_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a Service may wait for its address before the reason says that no load balancer answers. Cloud load
+/// balancers take up to two minutes; people watching a rollout do not want to wait longer for a hint.
+pub const ADDRESS_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Quiet time before a changed ConfigMap is written. A rollout changes the map in bursts, and each write is a
+/// transfer to every node that mounts it; kubelets look every minute or so, so this costs readers nothing.
+pub const CONFIG_MAP_DEBOUNCE: Duration = Duration::from_millis(200);
+
+/// The longest a ConfigMap waits for that quiet time, so that steady change does not hold it back for ever.
+pub const CONFIG_MAP_DEBOUNCE_MAX: Duration = Duration::from_secs(2);
+
+/// What the registration allows an admission call to take (`timeoutSeconds`). Our own answer takes microseconds; this
+/// bounds what a dead replica costs every new pod. For orientation: it is set in the manifests, not by the process.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// From SIGTERM until connections that are still open are closed. Readers with a long request move to the other
+/// replica meanwhile. Less than the pod's `terminationGracePeriodSeconds` (30 s), which ends in SIGKILL.
+pub const DRAIN: Duration = Duration::from_secs(20);
+
+/// From the first byte of a connection until TLS is up. Three round trips at one second each fit; a client that
+/// trickles its handshake holds a connection no longer than this.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// From the first byte of a request until its headers are complete, and at once the longest an HTTP/1.1 connection
+/// stays open without a request. The API server keeps its webhook connections (HTTP/2, [`HTTP2_PING`]) for as long as
+/// they are of use; others come back at the price of a handshake.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// From the first byte of a body until it is complete. Less than [`HEADER_TIMEOUT`]: nobody who sends a review may be
+/// this slow, the API server gives up after [`WEBHOOK_TIMEOUT`].
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Interval of HTTP/2 pings on a silent connection, and how long their answer may take. Finds peers that vanished
+/// without a FIN (a node that lost power) so that they do not count against the connection cap for ever.
+pub const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// An HTTP/2 connection without any request in flight is closed gracefully after this. A cap alone would let idle
+/// clients lock others out; longer than the usual polling interval of readers (60 s), so that those keep theirs.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Streams one HTTP/2 connection may have open at once. The API server sends all reviews over one connection; 250 is
+/// what Go's own server allows.
+pub const HTTP2_STREAMS: u32 = 250;
+
+/// Connections of one listener at once. Each costs up to 40 kB (TLS and HTTP buffers): 512 keep the three listeners
+/// well under the container's memory limit together with 10 000 pods, and a handshake flood at one listener leaves
+/// the others alone.
+pub const CONNECTIONS: usize = 512;
+
+/// Handshakes of one listener at once. A handshake costs a signature (about 0.1 ms of CPU); this many keep a core busy
+/// and a flood of half-open ones cannot use up [`CONNECTIONS`].
+pub const HANDSHAKES: usize = 128;
+
+/// First wait after `accept` failed for want of descriptors or memory; doubled up to [`ACCEPT_BACKOFF_MAX`]. Without
+/// it the loop would spin, as the pending connection stays in the queue.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
+
+/// Longest wait of that kind. Less than a client's patience: descriptors come back as connections end.
+pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// Largest admission review. etcd takes objects of 1.5 MiB and the API server requests of 3 MiB; a review carries the
+/// pod once at CREATE, re-encoded as JSON, which may be somewhat larger than the protobuf it came as. 4 MiB is above
+/// anything the API server can send, so that no pod is left out for its size, and small enough that the reviews of
+/// all HTTP/2 streams a client could fill are bounded by [`REVIEW_BYTES_IN_FLIGHT`].
+pub const REVIEW_BYTES: usize = 4 << 20;
+
+/// Bytes of reviews held in memory at once. Real reviews have 5 to 50 kB; only hostile or absurd ones make others
+/// wait. Several of [`REVIEW_BYTES`], and far less than the container's memory limit (256 MiB).
+pub const REVIEW_BYTES_IN_FLIGHT: usize = 32 << 20;
+
+/// How long a request that names a position waits for a replica that is behind it. Watches are milliseconds apart when
+/// all is well; a client would rather ask another replica than wait longer. Less than a client's usual 10 s timeout.
+pub const POSITION_WAIT: Duration = Duration::from_secs(5);
+
+/// Requests that wait for a position at once. Each is a parked task of about 2 kB.
+pub const POSITION_WAITERS: usize = 256;
+
+/// `Retry-After` of answers 503. Long enough that a fleet of clients does not hammer a replica that cannot answer, and
+/// short enough that nobody notices once it can.
+pub const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// How long the answer to a token review or an access review counts. Two API calls per reader and period, against the
+/// time a withdrawn right still works.
+pub const ACCESS_CACHE: Duration = Duration::from_secs(10);
+
+/// Answers kept: tokens and rights together. About 200 bytes each; a flood of invented tokens turns the cache over and
+/// cannot grow it.
+pub const ACCESS_CACHE_SIZE: usize = 4096;
+
+/// For one review at the API server. Longer than any healthy one by two orders, shorter than a client's patience.
+pub const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reviews under way at once: a flood of invented tokens must not become a flood at the API server.
+pub const REVIEWS_IN_FLIGHT: usize = 16;
+
+/// Life of the self-managed CA. Clients outside pin it, so it outlives installations.
+pub const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Life of a leaf. It never leaves the process's memory; long enough that a process that nobody restarts renews it a
+/// few times a year, short enough that a stolen one ends.
+pub const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// How far back a new certificate's life begins: clocks of clients and nodes differ.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+
+/// Between two looks at mounted certificate files. Kubelets take up to a minute or so to swap them anyway; two `stat`
+/// calls per look.
+pub const FILES_POLL: Duration = Duration::from_secs(5);

@@ -1,0 +1,1 @@
+//! The three listeners and what they answer.
