@@ -1,5 +1,6 @@
 //! The shell around the pure core: everything that talks, waits, reads a clock or holds a connection.
 
+pub mod client;
 pub mod constants;
 pub mod map;
 pub mod metrics;
@@ -8,3 +9,4 @@ mod stub;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod watch;

@@ -1,0 +1,437 @@
+//! List and watch of one selection.
+//!
+//! ```text
+//!           +-- any error: buffer dropped, wait --+
+//!           v                                     |
+//!  start -> list (pages, buffered) -> Listed -> watch -- ended by the server, silent --> watch from the last version
+//!           ^                                     |
+//!           +------ 410, unreadable event --------+
+//! ```
+//! kube-runtime's watcher is not used: it hides bookmarks and list versions, from which the map's position is made,
+//! and does not tell a watch that was renewed from one that hangs, from which its age is made.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use external_ip_core::objects::{Namespace, Pod, Service, Slice};
+use external_ip_core::state::Change;
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use kube::core::params::{ListParams, WatchParams};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::client::call::{self, ApiStatus, CallError};
+use crate::constants::WATCH_RENEWAL;
+use crate::map::FeedPulse;
+
+/// A watch that has not ended this long after it was asked to (`WATCH_RENEWAL`) hangs: the server stopped, or the
+/// connection is half-open. Too short costs a renewal when the server is busy; too long eats into what is left until
+/// `STALE_AFTER`.
+const WATCH_OVERDUE: Duration = Duration::from_secs(3);
+/// For the head of a watch's answer. A hang and one failed attempt together stay below `STALE_AFTER`.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// For one page of a list, with its body.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Objects per page: bounds the bytes held at once (a pod has 5 to 10 kB) against the number of calls.
+const PAGE_LIMIT: u32 = 500;
+/// A watch shorter than this has not proved that things work: the next one waits.
+const SHORT_WATCH: Duration = Duration::from_secs(1);
+/// Renewals without an event or bookmark before a new list. The API server sends a bookmark before it ends a watch;
+/// one that holds older data than we have seen (restored from a backup) sends nothing at all.
+const SILENT_WATCHES: u32 = 3;
+/// Waits between attempts: at most twice the cap, by jitter, so that a restarted API server is noticed within seconds.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_millis(1500);
+/// A server's `Retry-After` is honoured up to here.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// One line per outage and then one in this time, not one per attempt.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+
+/// An object as the API server sends it, reduced to what is needed.
+pub trait Watched: DeserializeOwned + Send {
+    /// `metadata.resourceVersion` as a number.
+    fn version(&self) -> u64;
+}
+
+macro_rules! watched {
+    ($($kind:ty),*) => {
+        $(impl Watched for $kind {
+            fn version(&self) -> u64 {
+                self.version
+            }
+        })*
+    };
+}
+watched!(Pod, Service, Slice, Namespace);
+
+/// Is told when the API server was heard of, and when a list is complete.
+pub trait Pulse: Send + Sync {
+    /// Something has arrived, or a renewed watch was accepted.
+    fn heard(&self);
+    /// A complete list has been handed on.
+    fn listed(&self);
+}
+
+impl Pulse for FeedPulse {
+    fn heard(&self) {
+        Self::heard(self);
+    }
+    fn listed(&self) {
+        Self::listed(self);
+    }
+}
+
+/// For watches whose age nobody asks for.
+impl Pulse for () {
+    fn heard(&self) {}
+    fn listed(&self) {}
+}
+
+/// What to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Path of the collection, such as `/api/v1/pods`.
+    pub path: String,
+    /// Label selector.
+    pub labels: Option<String>,
+    /// Field selector.
+    pub fields: Option<String>,
+}
+
+/// Where changes go: a channel, and how a change becomes one of its messages.
+pub struct Sink<T, U> {
+    /// The channel; full means the reader is behind, and the watch waits.
+    pub tx: mpsc::Sender<U>,
+    /// Wraps a change.
+    pub wrap: Box<dyn Fn(Change<T>) -> U + Send + Sync>,
+}
+
+/// Lists and watches until the reader of `sink` is gone. Never gives up: errors are logged under `name` and tried
+/// again, what was sent stays valid meanwhile.
+pub async fn follow<T: Watched, U: Send>(
+    client: Client,
+    name: &str,
+    selection: &Selection,
+    pulse: &dyn Pulse,
+    sink: Sink<T, U>,
+) {
+    let stream = Stream { client, name, selection, pulse, sink };
+    let mut waits = backoff();
+    let mut outage: Option<Outage> = None;
+    let mut position: Option<Position> = None;
+    loop {
+        let end = match &mut position {
+            None => match stream.list().await {
+                Ok(version) => {
+                    position = Some(Position { version, silent: 0, opened: None });
+                    continue;
+                }
+                Err(end) => end,
+            },
+            Some(position) => stream.watch(position).await,
+        };
+        let healthy_since =
+            position.as_mut().and_then(|p| p.opened.take()).filter(|at| at.elapsed() >= SHORT_WATCH);
+        if let Some(at) = healthy_since {
+            waits = backoff();
+            if let Some(outage) = outage.take() {
+                tracing::info!(watch = name, after = ?at - outage.since, "watching again");
+            }
+        }
+        match &end {
+            End::Closed => return,
+            End::Renew if healthy_since.is_some() => {
+                position = position.filter(|p| p.silent < SILENT_WATCHES);
+                continue;
+            }
+            End::Renew | End::Call(_) => {}
+            End::Stale(_) => position = None,
+        }
+        outage.get_or_insert_with(Outage::begin).log(name, &end);
+        let wait = waits.next().unwrap_or(LONGEST_WAIT);
+        sleep(wait.max(end.retry_after().min(LONGEST_RETRY_AFTER))).await;
+    }
+}
+
+/// Up to where a watch has come.
+struct Position {
+    /// Resource version to go on from.
+    version: u64,
+    /// Watches in a row that said nothing.
+    silent: u32,
+    /// When the current watch was accepted.
+    opened: Option<Instant>,
+}
+
+fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(FIRST_WAIT)
+        .with_max_delay(LONGEST_WAIT)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+/// Why a list or watch is over.
+enum End {
+    /// The watch ended without an error, as it does every [`WATCH_RENEWAL`].
+    Renew,
+    /// A call failed; go on where we were.
+    Call(CallError),
+    /// What we have cannot be continued: list anew.
+    Stale(String),
+    /// Nobody listens.
+    Closed,
+}
+
+impl End {
+    fn retry_after(&self) -> Duration {
+        match self {
+            Self::Call(error) => error.retry_after().unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+impl From<CallError> for End {
+    fn from(error: CallError) -> Self {
+        // 410: the version is compacted, or a list's continuation has expired
+        if error.code() == Some(410) { Self::Stale(error.to_string()) } else { Self::Call(error) }
+    }
+}
+
+struct Outage {
+    since: Instant,
+    logged: Option<Instant>,
+}
+
+impl Outage {
+    fn begin() -> Self {
+        Self { since: Instant::now(), logged: None }
+    }
+
+    fn log(&mut self, name: &str, end: &End) {
+        let why = match end {
+            End::Call(error) => error.to_string(),
+            End::Stale(why) => {
+                tracing::info!(watch = name, why, "listing anew");
+                return;
+            }
+            End::Renew | End::Closed => return,
+        };
+        if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            self.logged = Some(Instant::now());
+            tracing::warn!(watch = name, "watch interrupted, trying again: {why}");
+        }
+    }
+}
+
+struct Stream<'a, T, U> {
+    client: Client,
+    name: &'a str,
+    selection: &'a Selection,
+    pulse: &'a dyn Pulse,
+    sink: Sink<T, U>,
+}
+
+impl<T: Watched, U: Send> Stream<'_, T, U> {
+    async fn send(&self, change: Change<T>) -> Result<(), End> {
+        self.sink.tx.send((self.sink.wrap)(change)).await.map_err(|_| End::Closed)
+    }
+
+    /// Reads all pages and sends them as one; gives the version to watch from.
+    async fn list(&self) -> Result<u64, End> {
+        let mut params = ListParams {
+            label_selector: self.selection.labels.clone(),
+            field_selector: self.selection.fields.clone(),
+            limit: Some(PAGE_LIMIT),
+            ..ListParams::default()
+        };
+        let mut items = Vec::new();
+        let mut version = None;
+        loop {
+            let request = kube::core::Request::new(&self.selection.path).list(&params).map_err(invalid)?;
+            let bytes = call::whole(&self.client, request.map(Body::from), PAGE_TIMEOUT).await?;
+            self.pulse.heard();
+            let page: Page<'_> = serde_json::from_slice(&bytes).map_err(|e| End::Stale(e.to_string()))?;
+            // all pages show the version of the first
+            version = version.or(page.metadata.version());
+            items.extend(page.items.iter().flatten().filter_map(|item| self.readable(item)));
+            params.continue_token = page.metadata.continue_token.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                break;
+            }
+        }
+        let version =
+            version.ok_or_else(|| End::Stale("the list has no numeric resourceVersion".to_owned()))?;
+        self.send(Change::Listed { items, version }).await?;
+        self.pulse.listed();
+        Ok(version)
+    }
+
+    /// One object of a list; one that cannot be read is out of the state, the others are not held up by it.
+    fn readable(&self, item: &RawValue) -> Option<T> {
+        serde_json::from_str(item.get())
+            .inspect_err(|error| {
+                let named: Named = serde_json::from_str(item.get()).unwrap_or_default();
+                let (namespace, object) = (named.metadata.namespace, named.metadata.name);
+                tracing::error!(watch = self.name, namespace, object, %error, "object cannot be read, left out");
+            })
+            .ok()
+    }
+
+    /// Watches from `position` and keeps it up to date.
+    async fn watch(&self, position: &mut Position) -> End {
+        match self.watch_once(position).await {
+            Ok(()) => End::Renew,
+            Err(end) => end,
+        }
+    }
+
+    async fn watch_once(&self, position: &mut Position) -> Result<(), End> {
+        let params = WatchParams {
+            label_selector: self.selection.labels.clone(),
+            field_selector: self.selection.fields.clone(),
+            timeout: u32::try_from(WATCH_RENEWAL.as_secs()).ok(),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let request = kube::core::Request::new(&self.selection.path)
+            .watch(&params, &position.version.to_string())
+            .map_err(invalid)?;
+        let response = call::opened(&self.client, request.map(Body::from), OPEN_TIMEOUT).await?;
+        self.pulse.heard();
+        position.silent += 1;
+        position.opened = Some(Instant::now());
+        let mut lines = Lines::new(response.into_body());
+        let bound = WATCH_RENEWAL + WATCH_OVERDUE;
+        let deadline = Instant::now() + bound;
+        loop {
+            let line = timeout_at(deadline, lines.next()).await.map_err(|_| CallError::Timeout(bound))??;
+            let Some(line) = line else { return Ok(()) };
+            self.pulse.heard();
+            let Some(change) = event::<T>(line)? else { continue };
+            position.silent = 0;
+            let seen = match &change {
+                Change::Applied(object) | Change::Deleted(object) => object.version(),
+                Change::Progress(seen) => *seen,
+                Change::Listed { .. } => 0,
+            };
+            self.send(change).await?;
+            position.version = seen.max(position.version);
+        }
+    }
+}
+
+fn invalid(error: impl std::fmt::Display) -> End {
+    End::Call(CallError::Transport(format!("not a request: {error}")))
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    metadata: PageMeta,
+    // an empty list may be null
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PageMeta {
+    resource_version: String,
+    #[serde(rename = "continue")]
+    continue_token: Option<String>,
+    namespace: String,
+    name: String,
+}
+
+impl PageMeta {
+    fn version(&self) -> Option<u64> {
+        self.resource_version.parse().ok()
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct Named {
+    metadata: PageMeta,
+}
+
+/// A line of a watch. kube's `WatchEvent` buffers the object to look at its type first; borrowing it does not.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+/// Reads one line; `None` for a type of event this version does not know.
+fn event<T: Watched>(line: &[u8]) -> Result<Option<Change<T>>, End> {
+    fn read<'a, O: Deserialize<'a>>(text: &'a str) -> Result<O, End> {
+        serde_json::from_str(text).map_err(|error| {
+            let named: Named = serde_json::from_str(text).unwrap_or_default();
+            End::Stale(format!(
+                "the event of {}/{} cannot be read: {error}",
+                named.metadata.namespace, named.metadata.name
+            ))
+        })
+    }
+    let line: Line<'_> =
+        serde_json::from_slice(line).map_err(|e| End::Stale(format!("not a watch event: {e}")))?;
+    let text = line.object.get();
+    Ok(match line.kind {
+        "ADDED" | "MODIFIED" => Some(Change::Applied(read(text)?)),
+        "DELETED" => Some(Change::Deleted(read(text)?)),
+        "BOOKMARK" => read::<Named>(text)?.metadata.version().map(Change::Progress),
+        // 410 mostly; with any other, too, it is not known what was missed
+        "ERROR" => return Err(End::Stale(CallError::Status(read::<ApiStatus>(text)?).to_string())),
+        _ => None,
+    })
+}
+
+/// The lines of a body, one at a time out of one buffer.
+struct Lines {
+    body: Body,
+    buffer: Vec<u8>,
+    /// Where the next line begins, and up to where there is no end of line.
+    start: usize,
+    scanned: usize,
+}
+
+impl Lines {
+    fn new(body: Body) -> Self {
+        Self { body, buffer: Vec::new(), start: 0, scanned: 0 }
+    }
+
+    /// The next line; `None` at the end of the body, whatever stands behind the last end of line.
+    async fn next(&mut self) -> Result<Option<&[u8]>, CallError> {
+        loop {
+            if let Some(length) = self.buffer[self.scanned..].iter().position(|b| *b == b'\n') {
+                let line = self.start..self.scanned + length;
+                self.start = line.end + 1;
+                self.scanned = self.start;
+                return Ok(Some(&self.buffer[line]));
+            }
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            self.scanned = self.buffer.len();
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.buffer.extend_from_slice(data);
+                    }
+                }
+                Some(Err(error)) => return Err(CallError::Transport(call::chain(&error))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
