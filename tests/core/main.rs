@@ -1,1 +1,4 @@
 //! Tests of the pure core.
+
+mod plan;
+mod world;

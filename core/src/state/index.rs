@@ -65,7 +65,7 @@ impl Index {
             }
             touched.pods.extend(set(
                 &mut self.identities,
-                Key::new(namespace, id.as_str()),
+                &Key::new(namespace, id.as_str()),
                 &pod.key,
                 present,
             ));

@@ -1,0 +1,428 @@
+//! A small API server in memory: carries actions out by the API's rules (preconditions, names, versions), runs an
+//! EndpointSlice controller and a load balancer, and feeds the state like watches do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use external_ip_core::action::{Action, Outcome};
+use external_ip_core::mapping::{self, ClusterMapping, Entry};
+use external_ip_core::names::{self, Key};
+use external_ip_core::objects::{Namespace, Pod, Service, Slice};
+use external_ip_core::plan::{Now, Planner};
+use external_ip_core::settings::Settings;
+use external_ip_core::state::{Change, PodFeed, State, Update};
+use serde_json::{Value, json};
+
+pub(crate) const NS: &str = "data";
+
+pub(crate) struct World {
+    pub(crate) state: State,
+    pub(crate) planner: Planner,
+    pub(crate) clock: Duration,
+    version: u64,
+    pods: BTreeMap<String, Value>,
+    pub(crate) services: BTreeMap<String, Value>,
+    slices: BTreeMap<String, Value>,
+    /// Services of other people, by name: not in our watch.
+    pub(crate) foreign: BTreeMap<String, Value>,
+    pub(crate) events: Vec<(String, String, String)>,
+    /// Every write carried out, by kind.
+    pub(crate) writes: Vec<&'static str>,
+    pub(crate) load_balancer: bool,
+    /// What the API server answers to creates instead of doing them.
+    pub(crate) refuse_creates: Option<String>,
+    next_ip: u8,
+    free_ips: BTreeSet<u8>,
+}
+
+impl World {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let mut state = State::new(Arc::new(settings));
+        state.apply(Update::Namespaces(Change::Listed { items: vec![namespace(1, false)], version: 1 }));
+        let planner = Planner::new(&state);
+        Self {
+            state,
+            planner,
+            clock: Duration::from_secs(1000),
+            version: 10,
+            pods: BTreeMap::new(),
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            events: Vec::new(),
+            writes: Vec::new(),
+            load_balancer: true,
+            refuse_creates: None,
+            next_ip: 1,
+            free_ips: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now { monotonic: self.clock, wall: i64::try_from(self.clock.as_micros()).unwrap() }
+    }
+
+    pub(crate) fn tick(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    /// Plans, writes and delivers until nothing is left to do now. Panics where that never ends.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..200 {
+            let dirty = self.state.take_dirty();
+            self.planner.touch(dirty);
+            let actions = self.planner.plan(&self.state, self.now());
+            if actions.is_empty() && !self.run_controllers() {
+                return;
+            }
+            for action in actions {
+                let outcome = self.perform(&action);
+                self.planner.settle(&action, &outcome, self.now());
+            }
+        }
+        panic!("never settles; last writes: {:?}", &self.writes[self.writes.len().saturating_sub(10)..]);
+    }
+
+    /// Lets time pass, with whatever the planner wants to do on the way.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.clock + time;
+        self.settle();
+        while let Some(at) = self.planner.next_wake().filter(|at| *at <= end) {
+            self.clock = self.clock.max(at);
+            self.settle();
+            if self.planner.next_wake() == Some(at) {
+                panic!("wakes at {at:?} again and again");
+            }
+        }
+        self.clock = end;
+        self.settle();
+    }
+
+    pub(crate) fn pod(&mut self, name: &str) -> PodBuilder<'_> {
+        PodBuilder { value: pod_json(name), world: self, named: true }
+    }
+
+    pub(crate) fn put_pod(&mut self, mut value: Value) {
+        let name = value["metadata"]["name"].as_str().unwrap().to_owned();
+        value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
+        self.pods.insert(name, value.clone());
+        self.state.apply(Update::Pods(feed_of(&value), Change::Applied(parse::<Pod>(&value))));
+    }
+
+    pub(crate) fn edit_pod(&mut self, name: &str, edit: impl FnOnce(&mut Value)) {
+        let mut value = self.pods[name].clone();
+        edit(&mut value);
+        self.put_pod(value);
+    }
+
+    pub(crate) fn delete_pod(&mut self, name: &str) {
+        let Some(mut value) = self.pods.remove(name) else { return };
+        value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
+        self.state.apply(Update::Pods(feed_of(&value), Change::Deleted(parse::<Pod>(&value))));
+    }
+
+    pub(crate) fn enable_namespace(&mut self, enabled: bool) {
+        let version = self.tick();
+        let change = if enabled {
+            Change::Applied(namespace(version, false))
+        } else {
+            Change::Deleted(namespace(version, false))
+        };
+        self.state.apply(Update::Namespaces(change));
+    }
+
+    pub(crate) fn edit_service(&mut self, name: &str, edit: impl FnOnce(&mut Value)) {
+        let mut value = self.services[name].clone();
+        edit(&mut value);
+        self.put_service(value);
+    }
+
+    pub(crate) fn put_service(&mut self, mut value: Value) {
+        let name = value["metadata"]["name"].as_str().unwrap().to_owned();
+        value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
+        self.services.insert(name, value.clone());
+        self.state.apply(Update::Services(Change::Applied(parse::<Service>(&value))));
+    }
+
+    pub(crate) fn delete_service(&mut self, name: &str) {
+        let Some(mut value) = self.services.remove(name) else { return };
+        value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
+        self.state.apply(Update::Services(Change::Deleted(parse::<Service>(&value))));
+    }
+
+    pub(crate) fn slice(&mut self, value: &Value) {
+        self.state.apply(Update::Slices(Change::Applied(parse::<Slice>(value))));
+    }
+
+    pub(crate) fn mapping(&self, cluster: &str) -> Option<ClusterMapping> {
+        mapping::cluster_mapping(&self.state, &Key::new(NS, cluster))
+    }
+
+    pub(crate) fn entry(&self, cluster: &str, pod: &str) -> Entry {
+        let mapping = self.mapping(cluster).expect("cluster is in the map");
+        mapping.entries.into_iter().find(|e| e.pod == pod).expect("pod is in the map")
+    }
+
+    /// `state reason address` of every entry, for short assertions.
+    pub(crate) fn summary(&self, cluster: &str) -> Vec<String> {
+        let entries = self.mapping(cluster).map(|m| m.entries).unwrap_or_default();
+        entries
+            .iter()
+            .map(|e| {
+                let address = e.external.iter().flat_map(|x| &x.ips).map(ToString::to_string).next();
+                let last = address.unwrap_or_else(|| e.reason.unwrap_or("-").to_owned());
+                format!("{} {:?} {last}", e.pod, e.state)
+            })
+            .collect()
+    }
+
+    pub(crate) fn take_writes(&mut self) -> Vec<&'static str> {
+        let mut writes = std::mem::take(&mut self.writes);
+        writes.sort_unstable();
+        writes
+    }
+
+    fn perform(&mut self, action: &Action) -> Outcome {
+        let outcome = match action {
+            Action::CreateService(_) => self.create(&action.body()),
+            Action::UpdateService { desired, .. } => self.patch(&desired.key, &action.body()),
+            Action::AnnotateService { key, .. } => self.patch(key, &action.body()),
+            Action::DeleteService { key, uid, version } => self.remove(key, uid, *version),
+            Action::LabelPod { key, uid, pod_id } => self.label(key, uid, pod_id),
+            Action::RecordEvent(event) => {
+                let told = (event.kind.clone(), event.name.clone(), event.reason.code.as_str().to_owned());
+                self.events.push(told);
+                Outcome::Done
+            }
+        };
+        if outcome == Outcome::Done {
+            self.writes.push(action.kind());
+        }
+        outcome
+    }
+
+    fn create(&mut self, body: &Value) -> Outcome {
+        if let Some(message) = &self.refuse_creates {
+            return Outcome::Refused(message.clone());
+        }
+        let name = body["metadata"]["name"].as_str().unwrap().to_owned();
+        if let Some(taken) = self.foreign.get(&name).or(self.services.get(&name)) {
+            return Outcome::NameTaken {
+                uid: taken["metadata"]["uid"].as_str().unwrap().into(),
+                version: taken["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap(),
+                ours: self.services.contains_key(&name),
+                adoptable: taken["metadata"]["annotations"][names::ADOPT_ANNOTATION] == "true",
+                selector: taken["spec"]["selector"]
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|m| m.keys().cloned())
+                    .collect(),
+            };
+        }
+        let mut value = body.clone();
+        value["metadata"]["uid"] = json!(format!("service-{}", self.version));
+        let created = jiff::Timestamp::from_second(i64::try_from(self.clock.as_secs()).unwrap()).unwrap();
+        value["metadata"]["creationTimestamp"] = json!(created.to_string());
+        self.put_service(value);
+        Outcome::Done
+    }
+
+    fn patch(&mut self, key: &Key, patch: &Value) -> Outcome {
+        let name = &*key.name;
+        let found = self.services.get(name).or(self.foreign.get(name)).cloned();
+        let Some(mut value) = found else { return Outcome::Conflict };
+        let same = |field: &str| value["metadata"][field] == patch["metadata"][field];
+        if !same("uid") || !same("resourceVersion") {
+            return Outcome::Conflict;
+        }
+        json_patch::merge(&mut value, patch);
+        self.foreign.remove(name);
+        self.put_service(value);
+        Outcome::Done
+    }
+
+    fn remove(&mut self, key: &Key, uid: &str, version: u64) -> Outcome {
+        let Some(value) = self.services.get(&*key.name) else { return Outcome::Conflict };
+        if value["metadata"]["uid"] != uid || value["metadata"]["resourceVersion"] != version.to_string() {
+            return Outcome::Conflict;
+        }
+        self.delete_service(&key.name);
+        Outcome::Done
+    }
+
+    fn label(&mut self, key: &Key, uid: &str, pod_id: &str) -> Outcome {
+        let Some(value) = self.pods.get(&*key.name).cloned() else { return Outcome::Conflict };
+        if value["metadata"]["uid"] != uid {
+            return Outcome::Conflict;
+        }
+        let before = feed_of(&value);
+        self.edit_pod(&key.name, |v| v["metadata"]["labels"][names::POD_ID_LABEL] = json!(pod_id));
+        if before != feed_of(&self.pods[&*key.name]) {
+            self.state.apply(Update::Pods(before, Change::Deleted(parse::<Pod>(&value))));
+        }
+        Outcome::Done
+    }
+
+    /// The load balancer and the EndpointSlice controller; answers whether they changed anything.
+    fn run_controllers(&mut self) -> bool {
+        let mut changed = false;
+        for (name, service) in self.services.clone() {
+            if self.load_balancer && service["status"]["loadBalancer"]["ingress"].is_null() {
+                let ip = self.allocate(&name);
+                self.edit_service(&name, |v| v["status"]["loadBalancer"]["ingress"] = json!([{"ip": ip}]));
+                changed = true;
+            }
+            changed |= self.write_slice(&name, &service);
+        }
+        let orphans: Vec<String> =
+            self.slices.keys().filter(|name| !self.services.contains_key(*name)).cloned().collect();
+        for name in orphans {
+            let mut value = self.slices.remove(&name).unwrap();
+            value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
+            self.state.apply(Update::Slices(Change::Deleted(parse::<Slice>(&value))));
+            changed = true;
+        }
+        changed
+    }
+
+    fn allocate(&mut self, _service: &str) -> String {
+        let ip = self.free_ips.pop_first().unwrap_or_else(|| {
+            self.next_ip += 1;
+            self.next_ip
+        });
+        format!("203.0.113.{ip}")
+    }
+
+    fn write_slice(&mut self, name: &str, service: &Value) -> bool {
+        let selector = service["spec"]["selector"].as_object().cloned().unwrap_or_default();
+        let matches = |pod: &Value| selector.iter().all(|(k, v)| pod["metadata"]["labels"][k] == *v);
+        let endpoints: Vec<Value> = self
+            .pods
+            .values()
+            .filter(|p| matches(p) && !matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed")))
+            .filter_map(|p| {
+                let ip = p["status"]["podIPs"][0]["ip"].as_str()?;
+                Some(json!({"addresses": [ip], "conditions": {"ready": true},
+                    "targetRef": {"kind": "Pod", "name": p["metadata"]["name"], "uid": p["metadata"]["uid"]}}))
+            })
+            .collect();
+        let ports: Vec<Value> = service["spec"]["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|p| json!({"name": p["name"], "port": p["targetPort"], "protocol": p["protocol"]}))
+            .collect();
+        let mut labels = service["metadata"]["labels"].clone();
+        labels[names::SLICE_SERVICE_LABEL] = json!(name);
+        labels[names::SLICE_MANAGED_BY_LABEL] = json!(names::SLICE_CONTROLLER);
+        let content = json!({"labels": labels, "endpoints": endpoints, "ports": ports});
+        let slice = |version: u64| {
+            json!({"metadata": {"namespace": NS, "name": format!("{name}-x"), "uid": format!("slice-{name}"),
+                "resourceVersion": version.to_string(), "labels": content["labels"]},
+                "endpoints": content["endpoints"], "ports": content["ports"], "content": content})
+        };
+        if self.slices.get(name).is_some_and(|s| s["content"] == content) {
+            return false;
+        }
+        let value = slice(self.tick());
+        self.slices.insert(name.to_owned(), value.clone());
+        self.slice(&value);
+        true
+    }
+}
+
+pub(crate) struct PodBuilder<'w> {
+    world: &'w mut World,
+    value: Value,
+    named: bool,
+}
+
+impl PodBuilder<'_> {
+    pub(crate) fn label(mut self, key: &str, value: &str) -> Self {
+        self.value["metadata"]["labels"][key] = json!(value);
+        self
+    }
+
+    pub(crate) fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.value["metadata"]["annotations"][key] = json!(value);
+        self
+    }
+
+    pub(crate) fn set(mut self, pointer: &str, value: Value) -> Self {
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        self.value.pointer_mut(parent).unwrap()[field] = value;
+        self
+    }
+
+    /// Of a ReplicaSet: its name never comes back.
+    pub(crate) fn anonymous(mut self) -> Self {
+        self.named = false;
+        self.set("/metadata/ownerReferences", owner("ReplicaSet"))
+    }
+
+    /// Created while the webhook was there.
+    pub(crate) fn stamped(self) -> Self {
+        let cluster =
+            self.value["metadata"]["labels"][names::CLUSTER_LABEL].as_str().unwrap_or("c").to_owned();
+        let name = self.value["metadata"]["name"].as_str().unwrap().to_owned();
+        let id = if self.named {
+            names::pod_id_of_name(&cluster, &name)
+        } else {
+            names::pod_id_of_seed(&cluster, &name)
+        };
+        self.label(names::POD_ID_LABEL, &id)
+    }
+
+    pub(crate) fn create(mut self) {
+        let version = self.world.tick();
+        let (second, ip) = (i64::try_from(version).unwrap(), u8::try_from(version % 250).unwrap());
+        let created = jiff::Timestamp::from_second(second).unwrap();
+        let metadata = &mut self.value["metadata"];
+        if metadata["uid"].is_null() {
+            metadata["uid"] = json!(format!("pod-{version}"));
+        }
+        metadata["creationTimestamp"] = json!(created.to_string());
+        if self.value["status"]["podIPs"].is_null() {
+            self.value["status"]["podIPs"] = json!([{"ip": format!("198.18.{}.{ip}", version / 250)}]);
+        }
+        self.world.put_pod(self.value);
+    }
+}
+
+pub(crate) fn owner(kind: &str) -> Value {
+    json!([{"apiVersion": "apps/v1", "kind": kind, "name": "c", "uid": "owner", "controller": true}])
+}
+
+fn pod_json(name: &str) -> Value {
+    json!({
+        "metadata": {"namespace": NS, "name": name, "labels": {names::CLUSTER_LABEL: "c"}, "annotations": {},
+            "ownerReferences": owner("StatefulSet")},
+        "spec": {"containers": [{"ports": [{"name": "hotrod", "containerPort": 11222}]}],
+            "hostname": name, "subdomain": "c"},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    })
+}
+
+fn namespace(version: u64, deleting: bool) -> Namespace {
+    let mut value = json!({"metadata": {"name": NS, "resourceVersion": version.to_string(),
+        "labels": {names::ENABLED_LABEL: "true"}}});
+    if deleting {
+        value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    }
+    parse(&value)
+}
+
+fn feed_of(pod: &Value) -> PodFeed {
+    let labels = &pod["metadata"]["labels"];
+    match (labels[names::CLUSTER_LABEL].is_string(), labels[names::POD_ID_LABEL].is_string()) {
+        (true, _) => PodFeed::Labelled,
+        (false, true) => PodFeed::Stamped,
+        (false, false) => PodFeed::Configured(0),
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).expect("projection reads what the API server writes")
+}
