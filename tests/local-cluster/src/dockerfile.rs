@@ -116,7 +116,7 @@ impl FinalStage {
             "USER" => self.image.user = one_word(rest)?,
             "WORKDIR" => self.image.workdir = absolute(&one_word(rest)?)?,
             "ENV" => {
-                self.image.env.extend(pairs(rest)?.into_iter().map(|(key, value)| format!("{key}={value}")))
+                self.image.env.extend(pairs(rest)?.into_iter().map(|(key, value)| format!("{key}={value}")));
             }
             "LABEL" => self.image.labels.extend(pairs(rest)?),
             "EXPOSE" => {

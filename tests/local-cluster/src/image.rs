@@ -28,6 +28,8 @@ pub struct Image {
     pub user: String,
     /// Where the program starts; empty is `/`.
     pub workdir: String,
+    /// `PORT/PROTOCOL`: documentation, nothing opens by it.
+    pub exposed: Vec<String>,
     /// `key`, `value`.
     pub labels: Vec<(String, String)>,
 }
@@ -102,6 +104,9 @@ fn config(image: &Image, layer: &str) -> Value {
     }
     if !image.workdir.is_empty() {
         config["WorkingDir"] = json!(image.workdir);
+    }
+    if !image.exposed.is_empty() {
+        config["ExposedPorts"] = image.exposed.iter().map(|port| (port.clone(), json!({}))).collect();
     }
     if !image.labels.is_empty() {
         config["Labels"] = image.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();

@@ -28,6 +28,7 @@ mod cache;
 mod cluster;
 mod component;
 mod debian;
+pub mod dockerfile;
 mod down;
 mod go;
 mod guard;

@@ -1,11 +1,12 @@
 //! The command line of the local cluster: `local-cluster --help`.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use local_cluster::dockerfile;
 use local_cluster::image::{self, Image};
 use local_cluster::{Cluster, Component, Level, Options};
 
@@ -129,6 +130,8 @@ enum Action {
     },
     /// Pack a directory as a container image archive
     Image(Pack),
+    /// Build the final stage of a Dockerfile as a container image archive, without Docker
+    ImageFromDockerfile(FinalStage),
 }
 
 #[derive(Args)]
@@ -167,6 +170,30 @@ struct Pack {
     label: Vec<String>,
 }
 
+#[derive(Args)]
+struct FinalStage {
+    /// Its final stage starts from scratch and uses the instructions that are understood; others are an error
+    dockerfile: PathBuf,
+    /// STAGE=DIR: what an earlier stage would have left, as its root directory; repeat for more
+    #[arg(long, value_parser = stage_dir)]
+    stage_dir: Vec<(String, PathBuf)>,
+    /// The archive to write
+    #[arg(long)]
+    out: PathBuf,
+    /// registry/path:tag
+    #[arg(long)]
+    name: String,
+}
+
+fn stage_dir(text: &str) -> Result<(String, PathBuf), String> {
+    let (stage, dir) = text.split_once('=').ok_or("write STAGE=DIR")?;
+    if Path::new(dir).is_dir() {
+        Ok((stage.to_owned(), dir.into()))
+    } else {
+        Err(format!("{dir} is no directory"))
+    }
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -197,6 +224,10 @@ fn run(action: Action) -> Result<()> {
             Ok(())
         }
         Action::Image(pack) => pack_image(pack),
+        Action::ImageFromDockerfile(FinalStage { dockerfile, stage_dir, out, name }) => {
+            println!("{}", dockerfile::build(&dockerfile, &stage_dir.into_iter().collect(), &name, &out)?);
+            Ok(())
+        }
     }
 }
 
@@ -264,6 +295,7 @@ fn pack_image(pack: Pack) -> Result<()> {
         env: pack.env,
         user: pack.user,
         workdir: pack.workdir,
+        exposed: Vec::new(),
         labels: labels.collect::<Result<_>>()?,
     };
     println!("{}", image::pack(&pack.rootfs, &image, &pack.out)?);
