@@ -23,10 +23,11 @@ pub struct Claim<'a> {
 impl<'a> Claim<'a> {
     /// The identity to label the pod with, where it carries none or one that is not its own.
     pub fn missing_id(&self, cluster: &str) -> Option<String> {
-        if self.pod_id.is_some() || self.demand.is_err() || self.pod.terminating {
+        let pod = self.pod;
+        // one that goes needs an identity only in place of a copied one, which is in its owner's way
+        if self.pod_id.is_some() || self.demand.is_err() || (pod.terminating && pod.pod_id.is_none()) {
             return None;
         }
-        let pod = self.pod;
         Some(if pod.is_anonymous() {
             names::pod_id_of_seed(cluster, &pod.uid)
         } else {

@@ -1,4 +1,5 @@
 //! Tests of the pure core.
 
 mod plan;
+mod properties;
 mod world;

@@ -1,6 +1,8 @@
 //! A small API server in memory: carries actions out by the API's rules (preconditions, names, versions), runs an
 //! EndpointSlice controller and a load balancer, and feeds the state like watches do.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::manual_assert)] // a failure here is a failed test
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,12 +36,17 @@ pub(crate) struct World {
     pub(crate) refuse_creates: Option<String>,
     next_ip: u8,
     free_ips: BTreeSet<u8>,
+    /// Every watch update, in the order of delivery.
+    pub(crate) log: Vec<Update>,
+    /// The map as a replica keeps it: only clusters that changed are made anew.
+    pub(crate) published: BTreeMap<Key, ClusterMapping>,
 }
 
 impl World {
     pub(crate) fn new(settings: Settings) -> Self {
         let mut state = State::new(Arc::new(settings));
-        state.apply(Update::Namespaces(Change::Listed { items: vec![namespace(1, false)], version: 1 }));
+        let first = Update::Namespaces(Change::Listed { items: vec![namespace(1, false)], version: 1 });
+        state.apply(first.clone());
         let planner = Planner::new(&state);
         Self {
             state,
@@ -56,11 +63,18 @@ impl World {
             refuse_creates: None,
             next_ip: 1,
             free_ips: BTreeSet::new(),
+            log: vec![first],
+            published: BTreeMap::new(),
         }
     }
 
     pub(crate) fn now(&self) -> Now {
         Now { monotonic: self.clock, wall: i64::try_from(self.clock.as_micros()).unwrap() }
+    }
+
+    fn deliver(&mut self, update: Update) {
+        self.log.push(update.clone());
+        self.state.apply(update);
     }
 
     pub(crate) fn tick(&mut self) -> u64 {
@@ -72,6 +86,11 @@ impl World {
     pub(crate) fn settle(&mut self) {
         for _ in 0..200 {
             let dirty = self.state.take_dirty();
+            for cluster in &dirty {
+                self.published.remove(cluster);
+                let mapping = mapping::cluster_mapping(&self.state, cluster);
+                self.published.extend(mapping.map(|m| (cluster.clone(), m)));
+            }
             self.planner.touch(dirty);
             let actions = self.planner.plan(&self.state, self.now());
             if actions.is_empty() && !self.run_controllers() {
@@ -108,7 +127,7 @@ impl World {
         let name = value["metadata"]["name"].as_str().unwrap().to_owned();
         value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
         self.pods.insert(name, value.clone());
-        self.state.apply(Update::Pods(feed_of(&value), Change::Applied(parse::<Pod>(&value))));
+        self.deliver(Update::Pods(feed_of(&value), Change::Applied(parse::<Pod>(&value))));
     }
 
     pub(crate) fn edit_pod(&mut self, name: &str, edit: impl FnOnce(&mut Value)) {
@@ -117,10 +136,17 @@ impl World {
         self.put_pod(value);
     }
 
+    /// Edits a pod where it exists, under a watch that may move it to another selection.
+    pub(crate) fn try_edit_pod(&mut self, name: &str, edit: impl FnOnce(&mut Value)) {
+        if self.pods.contains_key(name) {
+            self.edit_pod(name, edit);
+        }
+    }
+
     pub(crate) fn delete_pod(&mut self, name: &str) {
         let Some(mut value) = self.pods.remove(name) else { return };
         value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
-        self.state.apply(Update::Pods(feed_of(&value), Change::Deleted(parse::<Pod>(&value))));
+        self.deliver(Update::Pods(feed_of(&value), Change::Deleted(parse::<Pod>(&value))));
     }
 
     pub(crate) fn enable_namespace(&mut self, enabled: bool) {
@@ -130,7 +156,7 @@ impl World {
         } else {
             Change::Deleted(namespace(version, false))
         };
-        self.state.apply(Update::Namespaces(change));
+        self.deliver(Update::Namespaces(change));
     }
 
     pub(crate) fn edit_service(&mut self, name: &str, edit: impl FnOnce(&mut Value)) {
@@ -143,17 +169,19 @@ impl World {
         let name = value["metadata"]["name"].as_str().unwrap().to_owned();
         value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
         self.services.insert(name, value.clone());
-        self.state.apply(Update::Services(Change::Applied(parse::<Service>(&value))));
+        self.deliver(Update::Services(Change::Applied(parse::<Service>(&value))));
     }
 
     pub(crate) fn delete_service(&mut self, name: &str) {
         let Some(mut value) = self.services.remove(name) else { return };
+        let ip = value["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
+        self.free_ips.extend(ip.and_then(|ip| ip.rsplit('.').next()?.parse::<u8>().ok()));
         value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
-        self.state.apply(Update::Services(Change::Deleted(parse::<Service>(&value))));
+        self.deliver(Update::Services(Change::Deleted(parse::<Service>(&value))));
     }
 
     pub(crate) fn slice(&mut self, value: &Value) {
-        self.state.apply(Update::Slices(Change::Applied(parse::<Slice>(value))));
+        self.deliver(Update::Slices(Change::Applied(parse::<Slice>(value))));
     }
 
     pub(crate) fn mapping(&self, cluster: &str) -> Option<ClusterMapping> {
@@ -260,7 +288,7 @@ impl World {
         let before = feed_of(&value);
         self.edit_pod(&key.name, |v| v["metadata"]["labels"][names::POD_ID_LABEL] = json!(pod_id));
         if before != feed_of(&self.pods[&*key.name]) {
-            self.state.apply(Update::Pods(before, Change::Deleted(parse::<Pod>(&value))));
+            self.deliver(Update::Pods(before, Change::Deleted(parse::<Pod>(&value))));
         }
         Outcome::Done
     }
@@ -270,7 +298,7 @@ impl World {
         let mut changed = false;
         for (name, service) in self.services.clone() {
             if self.load_balancer && service["status"]["loadBalancer"]["ingress"].is_null() {
-                let ip = self.allocate(&name);
+                let ip = self.allocate();
                 self.edit_service(&name, |v| v["status"]["loadBalancer"]["ingress"] = json!([{"ip": ip}]));
                 changed = true;
             }
@@ -281,13 +309,13 @@ impl World {
         for name in orphans {
             let mut value = self.slices.remove(&name).unwrap();
             value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
-            self.state.apply(Update::Slices(Change::Deleted(parse::<Slice>(&value))));
+            self.deliver(Update::Slices(Change::Deleted(parse::<Slice>(&value))));
             changed = true;
         }
         changed
     }
 
-    fn allocate(&mut self, _service: &str) -> String {
+    fn allocate(&mut self) -> String {
         let ip = self.free_ips.pop_first().unwrap_or_else(|| {
             self.next_ip += 1;
             self.next_ip
