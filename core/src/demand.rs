@@ -213,19 +213,24 @@ fn service_ports(wanted: &Wanted, declared: &[ContainerPort]) -> Result<Vec<Serv
         let detail = format!("{} ports; a pod may expose {PORTS_MAX}", wanted.len());
         return Err(Reason::new(Code::InvalidPorts, detail));
     }
-    let numbered =
-        |(port, protocol): (u16, Protocol)| format!("{}-{port}", protocol.as_str().to_ascii_lowercase());
-    let named: Vec<_> = wanted.iter().map(|&port| (port, declared_name(port, declared))).collect();
+    let named: Vec<_> = wanted
+        .iter()
+        .map(|&(port, protocol)| {
+            let numbered = format!("{}-{port}", protocol.as_str().to_ascii_lowercase());
+            (port, protocol, numbered, declared_name((port, protocol), declared))
+        })
+        .collect();
+    let clashes = |own: usize, name: &str| {
+        named.iter().enumerate().any(|(i, (.., numbered, declared))| {
+            i != own && (*declared == Some(name) || numbered.as_str() == name)
+        })
+    };
     let mut ports: Vec<ServicePort> = named
         .iter()
-        .map(|&(own, name)| {
-            let free = |name: &&str| {
-                named.iter().all(|&(other, taken)| {
-                    other == own || (taken != Some(*name) && numbered(other) != **name)
-                })
-            };
-            let name = name.filter(free).map_or_else(|| numbered(own), str::to_owned);
-            ServicePort { name, protocol: own.1, port: own.0, target: own.0 }
+        .enumerate()
+        .map(|(i, (port, protocol, numbered, declared))| {
+            let name = declared.filter(|name| !clashes(i, name)).unwrap_or(numbered);
+            ServicePort { name: name.to_owned(), protocol: *protocol, port: *port, target: *port }
         })
         .collect();
     ports.sort();
@@ -242,7 +247,7 @@ fn declared_name((number, protocol): (u16, Protocol), declared: &[ContainerPort]
 }
 
 /// A user's text in quotes, shortened and without control characters: it goes into warnings and Events.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut kept: String =
         text.chars().take(QUOTED_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(QUOTED_MAX).is_some() {

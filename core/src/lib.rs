@@ -24,4 +24,5 @@ pub mod plan;
 pub mod reason;
 pub mod service;
 pub mod settings;
+pub mod stamp;
 pub mod state;

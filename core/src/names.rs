@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::objects::Protocol;
+
 /// Users' label on pods: the cluster the pod belongs to.
 pub const CLUSTER_LABEL: &str = "external-ip.dev/cluster";
 /// Platform engineers' label on namespaces; only the value `"true"` lets a namespace take part.
@@ -31,7 +33,7 @@ pub const STAMP_SLOT_ANNOTATION: &str = "stamp.external-ip.dev/slot";
 pub const STAMP_ADDRESS_ANNOTATION: &str = "stamp.external-ip.dev/address";
 /// External host name, where known at CREATE.
 pub const STAMP_HOST_ANNOTATION: &str = "stamp.external-ip.dev/host";
-/// Prefix of one annotation per exposed port: internal number, value the external one.
+/// Prefix of one annotation per exposed port: internal number, value the external one. See [`stamp_port`].
 pub const STAMP_PORT_PREFIX: &str = "stamp.external-ip.dev/port-";
 
 /// Label and value that all our objects carry.
@@ -156,6 +158,15 @@ pub fn pod_id_of_name(cluster: &str, pod: &str) -> String {
 /// UID, or the pod's); the answer to a repeated review is therefore the same.
 pub fn pod_id_of_seed(cluster: &str, seed: &str) -> String {
     format!("{cluster}._{}", short_hash(seed.as_bytes(), 10))
+}
+
+/// The annotation with the external number of a port: `.../port-53`, and with another protocol than TCP
+/// `.../port-53-udp`, since one number may be exposed under several.
+pub fn stamp_port(internal: u16, protocol: Protocol) -> String {
+    match protocol {
+        Protocol::Tcp => format!("{STAMP_PORT_PREFIX}{internal}"),
+        other => format!("{STAMP_PORT_PREFIX}{internal}-{}", other.as_str().to_ascii_lowercase()),
+    }
 }
 
 /// Whether an identity was made for a pod without a name of its own, whose slot nobody comes back for.

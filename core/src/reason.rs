@@ -30,6 +30,8 @@ pub enum Code {
     ClassNotAllowed,
     /// Await or inject cannot be read.
     InvalidSettings,
+    /// The webhook could not read the review.
+    UnreadableReview,
     /// The cluster has all the slots it may have.
     ClusterLimit,
     /// The namespace has all the slots it may have.
@@ -110,6 +112,8 @@ reasons! {
         "use another class, or ask the platform engineer to allow the namespace";
     InvalidSettings: "an external-ip.dev annotation cannot be read",
         "use await: true or false, inject: env and/or volume";
+    UnreadableReview: "the pod could not be read when it was made",
+        "nothing: the controller labels it later; report it, with the pod, if it happens again";
     ClusterLimit: "the cluster has all the slots it may have",
         "scale down, or ask the platform engineer to raise limits.slotsPerCluster";
     NamespaceLimit: "the namespace has all the slots it may have",

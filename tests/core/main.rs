@@ -1,5 +1,15 @@
 //! Tests of the pure core.
+//!
+//! Golden files lie under `tests/core/golden`: `UPDATE_GOLDENS=1 cargo test -p external-ip-core` writes them anew, and
+//! the diff is what a reviewer reads.
 
+// helpers of tests are tests: a failed unwrap is the finding
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod configuration;
+mod formats;
+mod golden;
 mod plan;
 mod properties;
+mod stamp;
 mod world;

@@ -1,0 +1,279 @@
+//! The webhook's decision: an AdmissionReview in, its answer out. A pod is never refused, whatever it says: a refused
+//! CREATE stalls a rollout for a typo. What cannot be exposed is left alone, with an admission warning.
+
+mod patch;
+mod review;
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::demand::{Ask, Demand, Membership, cluster_of, demand, quoted};
+use crate::mapping::PortPair;
+use crate::names::{self, Key};
+use crate::reason::{Code, Reason};
+use crate::settings::Settings;
+use patch::Wanted;
+use review::{BareReview, Metadata, NamedObject, PodObject, Request, Review};
+
+/// Value of [`names::STAMP_VERSION_ANNOTATION`].
+pub const STAMP_VERSION: &str = "1";
+
+/// Longest warning in bytes: the API server may cut what is longer than 256 characters.
+const WARNING_MAX: usize = 256;
+
+/// The address a slot has and keeps for a pod of this very name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotAddress {
+    /// Slot number.
+    pub slot: u32,
+    /// External addresses, in any order.
+    pub ips: Vec<IpAddr>,
+    /// External host name, where there is one.
+    pub host: Option<String>,
+    /// Ports the slot's Service has now.
+    pub ports: Vec<PortPair>,
+}
+
+/// The answer to a review, and what the shell logs and counts about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// AdmissionReview `admission.k8s.io/v1` with the response, JSON.
+    pub body: Vec<u8>,
+    /// Why a pod that belongs to a cluster was not stamped.
+    pub skipped: Option<Reason>,
+    /// The pod got the identity of a cluster's member.
+    pub stamped: bool,
+    /// Nothing will be stored.
+    pub dry_run: bool,
+    /// Namespace of the pod; empty where the review does not say.
+    pub namespace: String,
+    /// Name of the pod, or what it will begin with.
+    pub pod: String,
+}
+
+/// Why a body cannot be answered at all: an answer must repeat the request's UID.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an AdmissionReview with a request and its uid: {0}")]
+pub struct Unanswerable(String);
+
+/// Finds the address kept for a pod name of a cluster (namespace and name); `None` where none is known for certain.
+pub type KeptSlots<'a> = &'a dyn Fn(&Key, &str) -> Option<SlotAddress>;
+
+/// Answers a review. A dry run is answered like any other: deciding has no side effect.
+pub fn answer(body: &[u8], settings: &Settings, slots: KeptSlots) -> Result<Answer, Unanswerable> {
+    // one check for the whole body is faster than one per string
+    let body = String::from_utf8_lossy(body);
+    let (decision, uid) = match serde_json::from_str::<Review<PodObject>>(&body) {
+        Ok(Review { request }) if !request.uid().is_empty() => {
+            (decide(&request, settings, slots), request.uid().to_owned())
+        }
+        Ok(_) => return Err(Unanswerable("the uid is empty".to_owned())),
+        Err(error) => salvage(&body, &error)?,
+    };
+    let response = Response {
+        uid: &uid,
+        allowed: true,
+        patch_type: decision.patch.is_some().then_some("JSONPatch"),
+        patch: decision.patch.map(|patch| data_encoding::BASE64.encode(&patch)),
+        warnings: decision.warnings,
+    };
+    let review = AnsweredReview { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
+    // strings always serialize
+    let body = serde_json::to_vec(&review).map_err(|e| Unanswerable(e.to_string()))?;
+    let Decision { skipped, stamped, dry_run, namespace, pod, .. } = decision;
+    Ok(Answer { body, skipped, stamped, dry_run, namespace, pod })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AnsweredReview<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Decision {
+    patch: Option<Vec<u8>>,
+    warnings: Vec<String>,
+    skipped: Option<Reason>,
+    stamped: bool,
+    dry_run: bool,
+    namespace: String,
+    pod: String,
+}
+
+impl Decision {
+    fn about<O>(request: &Request<'_, O>, metadata: Option<&Metadata<'_>>) -> Self {
+        let namespace = match request.namespace() {
+            "" => metadata.map_or("", Metadata::namespace),
+            given => given,
+        };
+        Self {
+            dry_run: request.dry_run(),
+            namespace: namespace.to_owned(),
+            pod: metadata.map_or("", Metadata::display_name).to_owned(),
+            ..Self::default()
+        }
+    }
+
+    fn skip(&mut self, reason: Reason) {
+        self.warnings.push(warning(&format!("not exposed: {}", reason.message())));
+        self.skipped = Some(reason);
+    }
+}
+
+/// The decision about a review that could be read.
+fn decide(request: &Request<'_, PodObject<'_>>, settings: &Settings, slots: KeptSlots) -> Decision {
+    let metadata = request.object.as_ref().and_then(|o| o.metadata.as_ref());
+    let mut decision = Decision::about(request, metadata);
+    if !request.creates_pod() {
+        return decision;
+    }
+    let (Some(pod), Some(metadata)) = (&request.object, metadata) else {
+        decision.skip(Reason::new(Code::UnreadableReview, "no object"));
+        return decision;
+    };
+    let wanted = match member_of(pod, metadata, &decision.namespace, settings) {
+        Ok(None) => Wanted::default(),
+        Ok(Some(member)) => {
+            decision.stamped = true;
+            decision.warnings.extend(later_features(metadata));
+            stamp(&member, metadata.name(), request.uid(), slots)
+        }
+        Err(reason) => {
+            decision.skip(reason);
+            Wanted::default()
+        }
+    };
+    decision.patch = patch::patch(metadata, &wanted);
+    decision
+}
+
+/// The decision about a review that could not be read as a whole, and its UID.
+fn salvage(body: &str, error: &serde_json::Error) -> Result<(Decision, String), Unanswerable> {
+    let (mut decision, uid, is_pod);
+    if let Ok(Review { request }) = serde_json::from_str::<Review<NamedObject>>(body) {
+        let metadata = request.object.as_ref().and_then(|o| o.metadata.as_ref());
+        is_pod = request.creates_pod();
+        uid = request.uid().to_owned();
+        decision = Decision::about(&request, metadata);
+        decision.patch = metadata.filter(|_| is_pod).and_then(|m| patch::patch(m, &Wanted::default()));
+    } else {
+        let BareReview { request } = serde_json::from_str(body).map_err(|e| Unanswerable(e.to_string()))?;
+        is_pod = true;
+        uid = request.uid.as_str().to_owned();
+        decision = Decision::default();
+    }
+    if uid.is_empty() {
+        return Err(Unanswerable("the uid is empty".to_owned()));
+    }
+    if is_pod {
+        decision.skip(Reason::new(Code::UnreadableReview, quoted(&error.to_string())));
+    }
+    Ok((decision, uid))
+}
+
+/// A pod that takes part.
+struct Member<'s> {
+    cluster: Key,
+    demand: Demand<'s>,
+}
+
+fn member_of<'s>(
+    pod: &PodObject<'_>,
+    metadata: &Metadata<'_>,
+    namespace: &str,
+    settings: &'s Settings,
+) -> Result<Option<Member<'s>>, Reason> {
+    let (name, configured) = match cluster_of(|key| metadata.label(key), namespace, settings) {
+        Membership::None => return Ok(None),
+        Membership::Cluster { name, configured } => (name, configured),
+        Membership::Ambiguous { names } => {
+            return Err(Reason::new(Code::AmbiguousCluster, names.join(", ")));
+        }
+    };
+    let ask = Ask {
+        namespace,
+        cluster: &name,
+        ports_annotation: metadata.annotation(names::PORTS_ANNOTATION),
+        class_annotation: metadata.annotation(names::CLASS_ANNOTATION),
+        await_annotation: metadata.annotation(names::AWAIT_ANNOTATION),
+        inject_annotation: metadata.annotation(names::INJECT_ANNOTATION),
+        container_ports: &pod.container_ports(),
+        host_network: pod.host_network(),
+        mirror: metadata.annotation(names::MIRROR_ANNOTATION).is_some(),
+        configured,
+    };
+    let demand = demand(&ask, settings)?;
+    Ok(Some(Member { cluster: Key::new(namespace, name), demand }))
+}
+
+/// What a member's metadata shall be. `uid` is the request's: the answer to a repeated review is the same.
+fn stamp(member: &Member<'_>, pod: Option<&str>, uid: &str, slots: KeptSlots) -> Wanted {
+    let cluster = &*member.cluster.name;
+    let pod_id = match pod {
+        Some(pod) => names::pod_id_of_name(cluster, pod),
+        None => names::pod_id_of_seed(cluster, uid),
+    };
+    let mut wanted = Wanted::default();
+    wanted.labels.insert(names::POD_ID_LABEL.into(), pod_id);
+    let mut annotate = |key: &'static str, value: String| wanted.annotations.insert(key.into(), value);
+    annotate(names::STAMP_VERSION_ANNOTATION, STAMP_VERSION.to_owned());
+    let Some(kept) = pod.and_then(|pod| slots(&member.cluster, pod)) else { return wanted };
+    annotate(names::STAMP_SLOT_ANNOTATION, kept.slot.to_string());
+    if !kept.ips.is_empty() {
+        let mut ips = kept.ips;
+        ips.sort_by_key(IpAddr::is_ipv6);
+        let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+        annotate(names::STAMP_ADDRESS_ANNOTATION, ips.join(","));
+    }
+    if let Some(host) = kept.host {
+        annotate(names::STAMP_HOST_ANNOTATION, host);
+    }
+    for asked in &member.demand.ports {
+        // the slot still has its last pod's ports: what this pod changes is not known outside yet
+        let known = kept.ports.iter().find(|k| (k.internal, k.protocol) == (asked.target, asked.protocol));
+        if let Some(known) = known {
+            let key = names::stamp_port(asked.target, asked.protocol);
+            wanted.annotations.insert(key.into(), known.external.to_string());
+        }
+    }
+    wanted
+}
+
+/// A warning where the pod asks for what this version does not do yet: it is exposed, but does not wait.
+fn later_features(metadata: &Metadata<'_>) -> Option<String> {
+    let awaits = metadata.annotation(names::AWAIT_ANNOTATION) == Some("true");
+    (awaits || metadata.annotation(names::INJECT_ANNOTATION).is_some()).then(|| {
+        warning("await and inject are not available in this version: the pod starts without waiting for its address")
+    })
+}
+
+/// A line for the person at `kubectl`: without control characters, short enough not to be cut by the API server.
+fn warning(text: &str) -> String {
+    let mut line = format!("external-ip.dev: {text}").replace(char::is_control, " ");
+    if line.len() > WARNING_MAX {
+        let mut end = WARNING_MAX - '…'.len_utf8();
+        while !line.is_char_boundary(end) {
+            end -= 1;
+        }
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}
