@@ -13,6 +13,7 @@ use crate::claim::{self, Claim};
 use crate::names::{self, Key};
 use crate::objects::{Protocol, Service};
 use crate::settings::DEFAULT_CLASS;
+use crate::stamp::SlotAddress;
 use crate::state::State;
 
 /// All clusters, by namespace and name.
@@ -103,19 +104,6 @@ pub struct PortPair {
     pub internal: u16,
     /// Outside port.
     pub external: u16,
-}
-
-/// The address of a slot, as the webhook stamps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotAddress {
-    /// Slot number.
-    pub slot: u32,
-    /// IPv4 first.
-    pub ips: Vec<IpAddr>,
-    /// Host name, where the load balancer gives one.
-    pub host: Option<String>,
-    /// Port pairs.
-    pub ports: Vec<PortPair>,
 }
 
 /// The addresses slots of a cluster are kept with, by pod name: what a pod created under that name will have.

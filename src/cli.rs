@@ -1,0 +1,100 @@
+//! The command line: what can be done, with which defaults.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Gives every pod of a clustered data store its own external address, and publishes the map.
+///
+/// Label a namespace `external-ip.dev/enabled=true` and a workload's pods `external-ip.dev/cluster=NAME`: each pod gets
+/// a LoadBalancer Service of its own, and clients outside read which internal address is which external one from
+/// https://THIS-SERVICE:8888/v1/mapping (or `/`, in the format of external-ip-proxy).
+#[derive(Debug, Parser)]
+#[command(name = "external-ip-controller", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How log lines are written to standard error. Which ones: RUST_LOG, for example `debug` or `info,kube=debug`.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run webhook, controller and mapping server. Talks to the cluster of KUBECONFIG, or of the pod it runs in.
+    Run(Run),
+    /// Say what a configuration file would put in force, or what is wrong with it. Needs no cluster.
+    Check(Check),
+    /// Delete everything this installation made: the first step of uninstalling it.
+    ///
+    /// Deletes Services and ConfigMaps that carry the installation's label and owner annotation. Their addresses go
+    /// back to the load balancer. Stop the controller first (`kubectl -n external-ip-controller scale
+    /// deployment/external-ip-controller --replicas=0`), or it makes them again.
+    Cleanup(Cleanup),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Configuration file; `check FILE` explains it.
+    #[arg(long, value_name = "FILE", default_value = "/etc/external-ip-controller/config.yaml", env = "CONFIG")]
+    pub config: PathBuf,
+    /// Where the mapping is served, by TLS.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:8888")]
+    pub listen_mapping: SocketAddr,
+    /// Where the API server's admission reviews are answered, by TLS.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:8443")]
+    pub listen_admission: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served, without TLS: keep it inside the cluster.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:8080")]
+    pub listen_admin: SocketAddr,
+    /// Namespace of the controller's own objects: Lease, CA Secret, ConfigMaps.
+    #[arg(long, value_name = "NAME", default_value = external_ip_core::names::CONTROLLER_NAME, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// This replica's name in the Lease; the host's name where it is not given.
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pub name: Option<String>,
+    /// A further DNS name or IP address for the self-managed certificates; may be repeated. For a webhook registered
+    /// by URL, or a mapping address no Service knows.
+    #[arg(long = "san", value_name = "NAME-OR-IP")]
+    pub sans: Vec<String>,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Configuration file, in this program's form or in external-ip-proxy's.
+    pub file: PathBuf,
+}
+
+/// Arguments of `cleanup`.
+#[derive(Debug, Args)]
+pub struct Cleanup {
+    /// Only in this namespace; everywhere where it is not given.
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Only say what would be deleted.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The installation whose objects are meant: `installation` of its configuration.
+    #[arg(long, value_name = "NAME", default_value = external_ip_core::names::CONTROLLER_NAME)]
+    pub installation: String,
+    /// Namespace of the controller's own objects.
+    #[arg(long, value_name = "NAME", default_value = external_ip_core::names::CONTROLLER_NAME, env = "POD_NAMESPACE")]
+    pub controller_namespace: String,
+    /// Go on though a controller holds the Lease.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
