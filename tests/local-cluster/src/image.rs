@@ -56,7 +56,7 @@ pub fn pack(root: &Path, image: &Image, out: &Path) -> Result<String> {
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
     let tag = image.name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
     entry["annotations"] = json!({
-        "io.containerd.image.name": image.name,
+        "io.containerd.image.name": qualified(&image.name),
         "org.opencontainers.image.ref.name": tag,
     });
     let index = json!({
@@ -117,6 +117,16 @@ fn config(image: &Image, layer: &str) -> Value {
         "config": config,
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
     })
+}
+
+/// The full form of a name, under which a kubelet looks for it: containerd takes the name of an archive as it stands,
+/// but `image:` of a pod through Docker's rule for names without a registry.
+fn qualified(name: &str) -> String {
+    match name.split_once('/') {
+        None => format!("docker.io/library/{name}"),
+        Some((registry, _)) if registry == "localhost" || registry.contains(['.', ':']) => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+    }
 }
 
 /// Go's name of this machine's architecture, which images use.
@@ -187,6 +197,19 @@ fn descriptor(media: &str, bytes: &[u8]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_completed_as_a_kubelet_completes_them() {
+        for (short, full) in [
+            ("program:1", "docker.io/library/program:1"),
+            ("team/program:1", "docker.io/team/program:1"),
+            ("localhost/program:1", "localhost/program:1"),
+            ("registry.example/program:1", "registry.example/program:1"),
+            ("registry:5000/program:1", "registry:5000/program:1"),
+        ] {
+            assert_eq!(qualified(short), full);
+        }
+    }
 
     #[test]
     fn equal_files_give_equal_archives_that_say_what_was_asked() {
