@@ -44,6 +44,11 @@ pub const CONFIG_MAP_DEBOUNCE_MAX: Duration = Duration::from_secs(2);
 /// bounds what a dead replica costs every new pod. For orientation: it is set in the manifests, not by the process.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// From SIGTERM, when readiness turns false, until the listeners close. Endpoints are taken out of Services while the
+/// process goes on, and every node learns of it at its own time; a review sent here meanwhile is still answered. Part
+/// of the grace period, together with [`DRAIN`].
+pub const LEAVE_SERVICES: Duration = Duration::from_secs(5);
+
 /// From SIGTERM until connections that are still open are closed. Readers with a long request move to the other
 /// replica meanwhile. Less than the pod's `terminationGracePeriodSeconds` (30 s), which ends in SIGKILL.
 pub const DRAIN: Duration = Duration::from_secs(20);
@@ -69,17 +74,25 @@ pub const HTTP2_PING: Duration = Duration::from_secs(30);
 /// clients lock others out; longer than the usual polling interval of readers (60 s), so that those keep theirs.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long the peer's kernel may leave sent bytes unacknowledged, or its receive window shut (`TCP_USER_TIMEOUT`).
+/// Ends answers to clients that stopped reading, or are gone; the system's default is a quarter of an hour.
+pub const STALLED_PEER: Duration = Duration::from_secs(30);
+
 /// Streams one HTTP/2 connection may have open at once. The API server sends all reviews over one connection; 250 is
 /// what Go's own server allows.
 pub const HTTP2_STREAMS: u32 = 250;
 
-/// Connections of one listener at once. Each costs up to 40 kB (TLS and HTTP buffers): 512 keep the three listeners
-/// well under the container's memory limit together with 10 000 pods, and a handshake flood at one listener leaves
-/// the others alone.
+/// Bytes an HTTP/2 client may send ahead of what is read, per stream and per connection. Reviews have 5 to 50 kB, so
+/// nobody honest waits for a window; times [`CONNECTIONS`], it bounds what unread bytes can cost.
+pub const HTTP2_WINDOWS: (u32, u32) = (64 << 10, 128 << 10);
+
+/// Connections of one listener at once; further ones wait in the kernel's queue. Each costs some 20 to 40 kB (TLS and
+/// HTTP buffers): the three listeners together stay well under the container's memory limit (256 MiB) next to 10 000
+/// pods. A flood at one listener leaves the others alone.
 pub const CONNECTIONS: usize = 512;
 
-/// Handshakes of one listener at once. A handshake costs a signature (about 0.1 ms of CPU); this many keep a core busy
-/// and a flood of half-open ones cannot use up [`CONNECTIONS`].
+/// Handshakes of one listener at once; one more ends the oldest. An honest client is through in milliseconds, so the
+/// oldest is one that dawdles: a flood of them can neither use up [`CONNECTIONS`] nor keep an honest one waiting.
 pub const HANDSHAKES: usize = 128;
 
 /// First wait after `accept` failed for want of descriptors or memory; doubled up to [`ACCEPT_BACKOFF_MAX`]. Without
@@ -137,3 +150,11 @@ pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 /// Between two looks at mounted certificate files. Kubelets take up to a minute or so to swap them anyway; two `stat`
 /// calls per look.
 pub const FILES_POLL: Duration = Duration::from_secs(5);
+
+/// Between two looks at the CA's Secret. One GET per replica and period, against the time replicas may differ after
+/// somebody replaced or emptied it.
+pub const AUTHORITY_POLL: Duration = Duration::from_secs(60);
+
+/// Between two attempts while there is no CA yet. A replica that starts is not ready for this long at most after the
+/// API server has come back.
+pub const AUTHORITY_RETRY: Duration = Duration::from_secs(2);

@@ -1,0 +1,229 @@
+//! Leafs of the self-managed CA: one per process, in memory, made again when its names change or its life is two
+//! thirds over.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use external_ip_core::names;
+use kube::Client;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::authority::{Authority, AuthorityError, seconds, set_life};
+use super::{ServedKey, provider, secret};
+use crate::constants::{AUTHORITY_POLL, AUTHORITY_RETRY, LEAF_LIFE};
+use crate::metrics::{Metrics, wall_clock};
+
+/// A leaf and its dates, seconds since 1970.
+pub struct Leaf {
+    /// Certificate and key.
+    pub key: CertifiedKey,
+    /// When it ends.
+    pub not_after: i64,
+    /// When the next one is due.
+    pub renew_at: i64,
+}
+
+/// A leaf of `authority` for `names` (DNS names and addresses as text; what is neither is left out), with a key of its
+/// own, from `now` (seconds since 1970) for [`LEAF_LIFE`], but not longer than its CA.
+pub fn issue(authority: &Authority, names: &BTreeSet<String>, now: i64) -> Result<Leaf, AuthorityError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    let not_after = now.saturating_add(seconds(LEAF_LIFE)).min(authority.not_after());
+    set_life(&mut params, now, not_after);
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, names::CONTROLLER_NAME);
+    params.subject_alt_names = names.iter().filter_map(|n| alternative_name(n)).collect();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    let certificate = params.signed_by(&key, authority.issuer())?;
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    // without the CA: whoever trusts it has it, and a longer handshake serves nobody
+    let key = CertifiedKey::from_der(vec![certificate.der().clone()], der, &provider())
+        .map_err(|e| AuthorityError::Generate(e.to_string()))?;
+    Ok(Leaf { key, not_after, renew_at: now + (not_after - now) * 2 / 3 })
+}
+
+/// Addresses as such; names as far as they can be in a certificate: letters, digits, `-`, `_`, `.` and a leading `*.`.
+fn alternative_name(name: &str) -> Option<SanType> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Some(SanType::IpAddress(address));
+    }
+    let plain = name.strip_prefix("*.").unwrap_or(name);
+    let good = !plain.is_empty()
+        && plain.len() <= 253
+        && plain.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        });
+    let name = if good { name.to_owned().try_into().ok() } else { None };
+    name.map(SanType::DnsName)
+}
+
+/// Names every leaf has: the two Services by every form a client in the cluster may use, and this machine.
+pub fn service_names(namespace: &str) -> BTreeSet<String> {
+    let of_service = |service: &str| {
+        [
+            service.to_owned(),
+            format!("{service}.{namespace}"),
+            format!("{service}.{namespace}.svc"),
+            format!("{service}.{namespace}.svc.cluster.local"),
+        ]
+    };
+    let local = [
+        "localhost".to_owned(),
+        IpAddr::V4(Ipv4Addr::LOCALHOST).to_string(),
+        IpAddr::V6(Ipv6Addr::LOCALHOST).to_string(),
+    ];
+    [names::WEBHOOK_SERVICE, names::MAPPING_SERVICE].into_iter().flat_map(of_service).chain(local).collect()
+}
+
+/// The certificates of a replica that keeps its own CA. Both TLS listeners may share one.
+pub struct SelfManaged {
+    client: Client,
+    namespace: String,
+    served: Arc<ServedKey>,
+    metrics: Arc<Metrics>,
+    fixed: BTreeSet<String>,
+    outside: watch::Sender<BTreeSet<String>>,
+    authority: watch::Sender<Option<Arc<Authority>>>,
+    leaf: Mutex<Option<Current>>,
+}
+
+/// What the served leaf was made for.
+struct Current {
+    names: BTreeSet<String>,
+    authority: Arc<Authority>,
+    renew_at: i64,
+}
+
+impl SelfManaged {
+    /// Certificates from the CA in the Secret of `namespace`. `fixed` are names beyond [`service_names`] that never
+    /// change, for example the host of a webhook registered by URL.
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        fixed: impl IntoIterator<Item = String>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let mut names = service_names(namespace);
+        names.extend(fixed);
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            served: Arc::new(ServedKey::new()),
+            metrics,
+            fixed: names,
+            outside: watch::Sender::new(BTreeSet::new()),
+            authority: watch::Sender::new(None),
+            leaf: Mutex::new(None),
+        }
+    }
+
+    /// What listeners resolve their key from.
+    pub fn served(&self) -> Arc<ServedKey> {
+        Arc::clone(&self.served)
+    }
+
+    /// Addresses and host names of the mapping Service's load balancer, from the control loop. The leaf is made again
+    /// where they differ from the last ones.
+    pub fn set_outside_names(&self, names: BTreeSet<String>) {
+        self.outside.send_if_modified(|current| {
+            let changed = *current != names;
+            *current = names;
+            changed
+        });
+    }
+
+    /// The CA in use, as it changes; `None` until it is known. For `/ca.pem`, the ConfigMaps and the registration.
+    pub fn authority(&self) -> watch::Receiver<Option<Arc<Authority>>> {
+        self.authority.subscribe()
+    }
+
+    /// Obtains the CA and keeps a leaf served until `shutdown`. Failures are logged when they change and tried again;
+    /// what is served stays served meanwhile.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let mut outside = self.outside.subscribe();
+        let mut last_failure = String::new();
+        loop {
+            let failure = self.renew().await.err().unwrap_or_default();
+            if failure != last_failure && !failure.is_empty() {
+                tracing::error!("TLS certificate: {failure}");
+                self.served.explain(failure.clone());
+            }
+            last_failure = failure;
+            let wait = if last_failure.is_empty() { AUTHORITY_POLL } else { AUTHORITY_RETRY };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.reissue_on_change(&mut outside) => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Looks at the Secret, and makes a new leaf where one is due.
+    async fn renew(&self) -> Result<(), String> {
+        let now = seconds(wall_clock());
+        let current = self.authority.borrow().clone();
+        let found = secret::obtain(&self.client, &self.namespace, current.as_deref(), now).await;
+        let authority = match (found, current) {
+            (Ok(found), Some(current)) if found.is(&current) => current,
+            (Ok(found), _) => {
+                let found = Arc::new(found);
+                self.metrics.certificate("authority", found.not_after());
+                self.authority.send_replace(Some(Arc::clone(&found)));
+                found
+            }
+            // the API server away or the Secret broken: leafs of the CA in memory go on being good
+            (Err(error), Some(current)) => {
+                self.reissue(&current, now)?;
+                return Err(error.to_string());
+            }
+            (Err(error), None) => return Err(error.to_string()),
+        };
+        self.reissue(&authority, now)
+    }
+
+    /// Returns when the names have changed, were followed by a new leaf, and need no look at the Secret; never, once
+    /// the sender is gone.
+    async fn reissue_on_change(&self, outside: &mut watch::Receiver<BTreeSet<String>>) {
+        while outside.changed().await.is_ok() {
+            let authority = self.authority.borrow().clone();
+            let Some(authority) = authority else { continue };
+            if self.reissue(&authority, seconds(wall_clock())).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn reissue(&self, authority: &Arc<Authority>, now: i64) -> Result<(), String> {
+        let mut names = self.fixed.clone();
+        names.extend(self.outside.borrow().iter().cloned());
+        let mut leaf = self.leaf.lock().unwrap_or_else(PoisonError::into_inner);
+        let good = leaf
+            .as_ref()
+            .is_some_and(|l| l.names == names && Arc::ptr_eq(&l.authority, authority) && now < l.renew_at);
+        if good {
+            return Ok(());
+        }
+        let made = issue(authority, &names, now).map_err(|e| e.to_string())?;
+        let days =
+            Duration::from_secs(u64::try_from(made.not_after - now).unwrap_or(0)).as_secs() / (24 * 3600);
+        tracing::info!(days, names = names.len(), "serving a new certificate");
+        self.metrics.certificate("leaf", made.not_after);
+        self.served.set(made.key);
+        *leaf = Some(Current { names, authority: Arc::clone(authority), renew_at: made.renew_at });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
