@@ -12,18 +12,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use external_ip_core::mapping::Mapping;
+use external_ip_core::mapping::{KeptAddresses, Mapping};
 use external_ip_core::names::Key;
+use external_ip_core::stamp::SlotAddress;
 use tokio::sync::watch;
 
 pub use documents::{ClusterDocuments, Document, Documents, Format};
 pub use liveness::{FeedPulse, FeedState, Liveness};
 pub use position::{InvalidPosition, Position};
 
-pub use crate::stub::SlotAddress;
-
-/// Addresses that are kept for pods of a cluster, by pod name: what admission may write on a pod at once.
-pub type KeptAddresses = BTreeMap<Key, Arc<BTreeMap<String, SlotAddress>>>;
+/// Addresses that are kept for pods, by cluster and pod name: what admission may write on a pod at once.
+pub type KeptByCluster = BTreeMap<Key, Arc<KeptAddresses>>;
 
 /// What the state loop has to say after a change.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +30,7 @@ pub struct Snapshot {
     /// The published document.
     pub mapping: Mapping,
     /// Kept addresses by cluster and pod name.
-    pub slots: KeptAddresses,
+    pub slots: KeptByCluster,
     /// Address of the Service that publishes the mapping, where it has one.
     pub service_ip: Option<IpAddr>,
     /// Resource versions this was made from.
@@ -44,7 +43,7 @@ pub struct Published {
     /// The published document.
     pub mapping: Mapping,
     /// Kept addresses by cluster and pod name.
-    pub slots: KeptAddresses,
+    pub slots: KeptByCluster,
     /// Address of the Service that publishes the mapping, where it has one.
     pub service_ip: Option<IpAddr>,
     /// Resource versions it was made from.

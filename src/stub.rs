@@ -1,11 +1,6 @@
 //! Stands in for parts of the core until they land.
 #![allow(missing_docs)]
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SlotAddress {
-    _pending: bool,
-}
-
 pub(crate) fn etag(bytes: &[u8]) -> String {
     format!("\"{}\"", external_ip_core::names::short_hash(bytes, 26))
 }
