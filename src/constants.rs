@@ -158,3 +158,15 @@ pub const AUTHORITY_POLL: Duration = Duration::from_secs(60);
 /// Between two attempts while there is no CA yet. A replica that starts is not ready for this long at most after the
 /// API server has come back.
 pub const AUTHORITY_RETRY: Duration = Duration::from_secs(2);
+
+/// How long the last answer about a token or a right still counts while the API server cannot be asked, from the time
+/// it was given. The map is served through an outage of the API server, and its readers must be able to read it then;
+/// a right that is withdrawn while this replica is cut off works for so much longer at most.
+pub const ACCESS_OUTAGE: Duration = Duration::from_secs(600);
+
+/// How long a failure to ask counts as an answer. Readers get the last answer, or 503, at once instead of one timeout
+/// each; less than [`ACCESS_CACHE`].
+pub const REVIEW_RETRY: Duration = Duration::from_secs(2);
+
+/// Longest bearer token. Tokens of service accounts have about 1 kB, those of identity providers a few.
+pub const TOKEN_BYTES: usize = 12 << 10;

@@ -218,6 +218,11 @@ impl Metrics {
         self.admission_duration.observe(took.as_secs_f64());
     }
 
+    /// A request for a review had no readable body.
+    pub fn admission_unread(&self) {
+        self.admission.get_or_create(&AdmissionLabels { result: "unread", reason: "" }).inc();
+    }
+
     /// A request at the mapping listener was answered.
     pub fn request(&self, document: &'static str, code: http::StatusCode) {
         self.requests.get_or_create(&RequestLabels { document, code: code.as_u16() }).inc();

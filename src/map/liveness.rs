@@ -77,14 +77,12 @@ impl Liveness {
     pub fn feed(&self, name: impl Into<Arc<str>>) -> FeedPulse {
         let name = name.into();
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
-        let feed = match feeds.iter().find(|f| f.name == name) {
-            Some(feed) => Arc::clone(feed),
-            None => {
-                let feed = Feed { name, heard: AtomicU64::new(0), listed: AtomicBool::new(false) };
-                feeds.push(Arc::new(feed));
-                Arc::clone(&feeds[feeds.len() - 1])
-            }
-        };
+        let known = feeds.iter().find(|f| f.name == name).map(Arc::clone);
+        let feed = known.unwrap_or_else(|| {
+            let feed = Arc::new(Feed { name, heard: AtomicU64::new(0), listed: AtomicBool::new(false) });
+            feeds.push(Arc::clone(&feed));
+            feed
+        });
         FeedPulse { start: self.start, feed }
     }
 

@@ -105,25 +105,16 @@ pub(super) async fn obtain(
         if let Some(secret) = found.as_ref().filter(|s| !s.is_empty()) {
             return secret.authority(now).map_err(unusable);
         }
-        let (certificates, key) = match current {
-            Some(current) => (current.bundle().to_owned(), current.key_pem()),
-            None => {
-                let made = Authority::generate(now).map_err(unusable)?;
-                (made.bundle().to_owned(), made.key_pem())
-            }
-        };
+        let (certificates, key) = current_or_new(current, now).map_err(unusable)?;
         let data =
             json!({CERTIFICATE: BASE64.encode(certificates.as_bytes()), KEY: BASE64.encode(key.as_bytes())});
-        let (verb, request) = match &found {
-            Some(Secret { metadata, .. }) => {
-                let body = json!({"metadata": {"resourceVersion": metadata.resource_version}, "data": data});
-                ("patch", call::patch(&path, Patch::Merge, body.to_string().into_bytes()))
-            }
-            None => {
-                let metadata = json!({"name": names::CA_SECRET, "namespace": namespace});
-                let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data});
-                ("create", call::create(&collection, body.to_string().into_bytes()))
-            }
+        let (verb, request) = if let Some(Secret { metadata, .. }) = &found {
+            let body = json!({"metadata": {"resourceVersion": metadata.resource_version}, "data": data});
+            ("patch", call::patch(&path, Patch::Merge, body.to_string().into_bytes()))
+        } else {
+            let metadata = json!({"name": names::CA_SECRET, "namespace": namespace});
+            let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data});
+            ("create", call::create(&collection, body.to_string().into_bytes()))
         };
         match call::whole(client, request, WRITE_TIMEOUT).await {
             Ok(_) => {
@@ -137,6 +128,12 @@ pub(super) async fn obtain(
         }
     }
     Err(SecretError::Contended { namespace: namespace.to_owned() })
+}
+
+/// Certificates and key as PEM.
+fn current_or_new(current: Option<&Authority>, now: i64) -> Result<(String, String), AuthorityError> {
+    let pem = |authority: &Authority| (authority.bundle().to_owned(), authority.key_pem());
+    current.map_or_else(|| Ok(pem(&Authority::generate(now)?)), |current| Ok(pem(current)))
 }
 
 fn read(bytes: &[u8]) -> Result<Secret, CallError> {

@@ -1,4 +1,3 @@
-use std::any::Any;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -30,6 +29,7 @@ use tower::ServiceExt;
 use super::Limits;
 use crate::constants;
 use crate::metrics::Metrics;
+use crate::serve::panic_text;
 use crate::serve::problem::Problem;
 
 /// What all connections of a listener have in common.
@@ -149,7 +149,7 @@ impl Connection {
             Ok(Err(impossible)) => match impossible {},
             Err(panic) => {
                 self.metrics.panicked(self.listener);
-                tracing::error!(listener = self.listener, panic = text(&*panic), "a request panicked");
+                tracing::error!(listener = self.listener, panic = panic_text(&*panic), "a request panicked");
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")
                     .message("the request met a defect of the controller; it has been logged and counted")
                     .remedy("report it with the log of the controller")
@@ -158,12 +158,6 @@ impl Connection {
         };
         answer.map(|body| Counted { body, _busy: busy })
     }
-}
-
-/// The words of a panic, where it has any.
-pub(crate) fn text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 /// Counts a connection for as long as it is there.
