@@ -19,3 +19,59 @@ cluster-up: ## Start a Kubernetes on this machine (LEVEL=node|control-plane, NAM
 .PHONY: cluster-down
 cluster-down: ## Stop it and remove everything it left (NAME=local)
 	@$(local-cluster) down --name $(NAME)
+
+# --- build ---
+target_dir := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+platform := $(shell uname -m)-unknown-linux-gnu
+stage := $(target_dir)/stage
+image_name := external-ip-controller:0.1.0
+image := $(target_dir)/external-ip-controller.tar
+
+.PHONY: binary
+binary: ## Build the static binary of the image
+	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --package external-ip-controller --target $(platform)
+	@install -D -m 0555 $(target_dir)/$(platform)/release/external-ip-controller $(stage)/out/external-ip-controller
+
+.PHONY: image
+image: binary ## Pack the Dockerfile's final stage as an image archive, without Docker
+	@$(local-cluster) image-from-dockerfile Dockerfile --stage-dir build=$(stage) --name $(image_name) --out $(image)
+	@ls -l --block-size=K $(image) | awk '{print "image archive: " $$5 "  " $$NF}'
+
+.PHONY: manifests
+manifests: ## Generate manifests/install*.yaml from the kustomize base
+	@manifests/generate
+
+# --- the two commands of the README ---
+.PHONY: demo
+demo: image ## Show the whole way on a cluster of its own (KEEP=1 leaves it running)
+	@IMAGE=$(image) examples/demo
+
+.PHONY: test
+test: test-core test-api test-tool test-e2e ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
+
+.PHONY: test-core
+test-core: ## Unit tests and the pure core: no cluster, seconds
+	@cargo test --quiet --locked --package external-ip-core
+	@cargo test --quiet --locked --package external-ip-controller --lib --bins
+
+.PHONY: test-api
+test-api: ## The product on a real API server with pretended pods
+	@cargo test --quiet --locked --package external-ip-controller --test api
+
+.PHONY: test-tool
+test-tool: ## The local cluster itself: nothing is left behind, wherever it was killed
+	@cargo test --quiet --locked --package local-cluster
+
+.PHONY: test-e2e
+test-e2e: image ## The product installed from its image and manifests on a node whose pods run
+	@IMAGE=$(image) cargo test --quiet --locked --package external-ip-controller --test e2e
+
+.PHONY: lint
+lint: ## Format, clippy, generated files
+	@cargo fmt --all -- --check
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
+	@manifests/generate --check
+
+.PHONY: nightly
+nightly: ## What is too long for every change: more random histories
+	@PROPTEST_CASES=20000 cargo test --release --quiet --locked --package external-ip-core --test core properties

@@ -1,0 +1,216 @@
+//! The state loop: watch updates in, map and actions out. The only task that owns state and plan.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use external_ip_core::action::{Action, Outcome};
+use external_ip_core::mapping::{self, Mapping};
+use external_ip_core::names::Key;
+use external_ip_core::objects::Service;
+use external_ip_core::plan::{Now, Planner};
+use external_ip_core::settings::Settings;
+use external_ip_core::state::{Change, State, Update};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::act::lease::Role;
+use crate::map::{Current, KeptAddresses, Liveness, Position, Snapshot};
+
+/// Updates taken together before the map is made: a burst is one map, and one map is never far behind.
+const BATCH: usize = 4096;
+/// Between two looks while the watches are stale: nothing may be planned then, and nothing wakes the loop when they
+/// are back but the next update.
+const STALE_RECHECK: Duration = Duration::from_secs(1);
+
+/// What the loop reads.
+pub struct Inputs {
+    /// Of all watches.
+    pub updates: mpsc::Receiver<Update>,
+    /// Of the writer.
+    pub outcomes: mpsc::UnboundedReceiver<(Action, Outcome)>,
+    /// Of the lease.
+    pub role: watch::Receiver<Role>,
+    /// The Service the mapping is published by.
+    pub mapping_service: watch::Receiver<Option<Arc<Service>>>,
+    /// How fresh the watches are.
+    pub liveness: Arc<Liveness>,
+}
+
+/// What the loop writes.
+pub struct Outputs {
+    /// The published map.
+    pub current: Arc<Current>,
+    /// To the writer.
+    pub actions: mpsc::UnboundedSender<Action>,
+}
+
+/// State and plan of this replica.
+pub struct Control {
+    state: State,
+    planner: Option<Planner>,
+    /// The role the planner was made for; a new term begins with a new planner.
+    role: Option<Role>,
+    inputs: Inputs,
+    outputs: Outputs,
+    start: Instant,
+    /// Feeds whose first list is still missing: a map of half the pods is never published, and nothing planned from it.
+    unlisted: usize,
+    listed: BTreeSet<String>,
+    mapping: Mapping,
+    kept: KeptAddresses,
+}
+
+impl Control {
+    /// A loop over `feeds` watches.
+    pub fn new(settings: Arc<Settings>, feeds: usize, inputs: Inputs, outputs: Outputs) -> Self {
+        Self {
+            state: State::new(settings),
+            planner: None,
+            role: None,
+            inputs,
+            outputs,
+            start: Instant::now(),
+            unlisted: feeds,
+            listed: BTreeSet::new(),
+            mapping: Mapping::new(),
+            kept: KeptAddresses::new(),
+        }
+    }
+
+    /// Runs until `shutdown`, or until the watches have ended.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                changed = self.inputs.role.changed() => if changed.is_err() { return },
+                update = self.inputs.updates.recv() => match update {
+                    Some(update) => self.take(update),
+                    None => return,
+                },
+                Some((action, outcome)) = self.inputs.outcomes.recv() => self.settle(&action, &outcome),
+                Ok(()) = self.inputs.mapping_service.changed() => {}
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.step();
+        }
+    }
+
+    fn take(&mut self, first: Update) {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some(update) = next else { return };
+            self.note_listed(&update);
+            self.state.apply(update);
+            next = self.inputs.updates.try_recv().ok();
+        }
+        if let Some(update) = next {
+            self.note_listed(&update);
+            self.state.apply(update);
+        }
+    }
+
+    fn note_listed(&mut self, update: &Update) {
+        let feed = match update {
+            Update::Pods(feed, Change::Listed { .. }) => format!("{feed:?}"),
+            Update::Services(Change::Listed { .. }) => "services".to_owned(),
+            Update::Slices(Change::Listed { .. }) => "slices".to_owned(),
+            Update::Namespaces(Change::Listed { .. }) => "namespaces".to_owned(),
+            _ => return,
+        };
+        if self.listed.insert(feed) {
+            self.unlisted = self.unlisted.saturating_sub(1);
+        }
+    }
+
+    fn settle(&mut self, action: &Action, outcome: &Outcome) {
+        let now = self.now();
+        if let Some(planner) = &mut self.planner {
+            planner.settle(action, outcome, now);
+        }
+    }
+
+    /// Map first, so that it is never behind what is written; then the plan.
+    fn step(&mut self) {
+        if self.unlisted > 0 {
+            return;
+        }
+        let dirty = self.state.take_dirty();
+        self.publish(&dirty);
+        self.follow_role();
+        if let Some(planner) = &mut self.planner {
+            planner.touch(dirty);
+        }
+        self.plan();
+    }
+
+    fn publish(&mut self, dirty: &BTreeSet<Key>) {
+        for cluster in dirty {
+            match mapping::cluster_mapping(&self.state, cluster) {
+                Some(made) => self.mapping.insert(cluster.clone(), Arc::new(made)),
+                None => self.mapping.remove(cluster),
+            };
+            let kept = mapping::kept_addresses(&self.state, cluster);
+            if kept.is_empty() {
+                self.kept.remove(cluster);
+            } else {
+                self.kept.insert(cluster.clone(), Arc::new(kept));
+            }
+        }
+        let versions = self.state.versions();
+        let service = self.inputs.mapping_service.borrow_and_update().clone();
+        self.outputs.current.publish(Snapshot {
+            mapping: self.mapping.clone(),
+            slots: self.kept.clone(),
+            service_ip: service.and_then(|s| s.ingress.iter().find_map(|i| i.ip)),
+            position: Position {
+                pods: versions.pods,
+                services: versions.services,
+                slices: versions.slices,
+                namespaces: versions.namespaces,
+            },
+        });
+    }
+
+    fn follow_role(&mut self) {
+        let role = *self.inputs.role.borrow();
+        if self.role == Some(role) {
+            return;
+        }
+        self.role = Some(role);
+        self.planner = match role {
+            Role::Leading { .. } => Some(Planner::new(&self.state)),
+            Role::Following => None,
+        };
+    }
+
+    fn plan(&mut self) {
+        let now = self.now();
+        let Some(planner) = &mut self.planner else { return };
+        // a delete is a decision from what was not seen: nothing is decided while a watch is silent
+        if !self.inputs.liveness.is_live() {
+            return;
+        }
+        for action in planner.plan(&self.state, now) {
+            // the writer ends only with the process
+            let _ = self.outputs.actions.send(action);
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        const NEVER: Duration = Duration::from_secs(3600);
+        let Some(planner) = &self.planner else { return Instant::now() + NEVER };
+        if !self.inputs.liveness.is_live() {
+            return Instant::now() + STALE_RECHECK;
+        }
+        planner.next_wake().map_or_else(|| Instant::now() + NEVER, |at| self.start + at)
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { monotonic: self.start.elapsed(), wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX) }
+    }
+}

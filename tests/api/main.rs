@@ -1,0 +1,9 @@
+//! The product on a real API server with a real load balancer allocation (MetalLB) and pretended pods (kwok). Runs on
+//! the cluster KUBECONFIG names, else starts one of its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here is a failed test
+
+mod exposure;
+mod rig;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,267 @@
+//! One cluster and one product for all tests of this binary; a namespace for each test.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use local_cluster::{AuditEvent, Cluster, Level};
+use serde_json::{Value, json};
+
+use crate::support::api::Api;
+use crate::support::eventually;
+use crate::support::https::{self, Response};
+use crate::support::product::{Launch, Product, free_port};
+
+/// The account of the manifests: what the product may do here is what it may do there.
+pub(crate) const ACCOUNT: &str = "system:serviceaccount:external-ip-controller:external-ip-controller";
+/// Classes the tests use: `default` and one that gives addresses back at once.
+const CONFIG: &str = "
+version: 1
+access: open
+limits: {slotsPerCluster: 12, slotsPerNamespace: 40}
+classes:
+  default: {retention: 10m, reuseAfter: 1s}
+  brief: {retention: 2s, reuseAfter: 1s}
+  elsewhere: {allow: {namespaces: [nowhere]}}
+clusters:
+- {name: operated, namespace: operated, selector: {clusterName: operated}, ports: [11222]}
+";
+
+pub(crate) struct Rig {
+    pub(crate) cluster: Cluster,
+    pub(crate) product: Product,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) directory: PathBuf,
+}
+
+static RIG: OnceLock<Rig> = OnceLock::new();
+
+/// The shared cluster and product, ready.
+pub(crate) async fn rig() -> &'static Rig {
+    let rig = tokio::task::spawn_blocking(|| RIG.get_or_init(start)).await.unwrap();
+    rig.product.ready().await;
+    rig
+}
+
+fn start() -> Rig {
+    let cluster = Cluster::for_tests("api", Level::ControlPlane).expect("a cluster to test on");
+    let admission_port = free_port();
+    install(&cluster, admission_port);
+    let kubeconfig = cluster.user_kubeconfig(ACCOUNT, &["system:serviceaccounts"]).unwrap();
+    let directory = cluster.dir().unwrap().join("product");
+    std::fs::create_dir_all(&directory).unwrap();
+    let product = Product::start(&Launch {
+        name: "first",
+        kubeconfig: &kubeconfig,
+        config: CONFIG,
+        directory: &directory,
+        admission_port,
+        cluster: &cluster,
+    });
+    Rig { cluster, product, kubeconfig, directory }
+}
+
+/// The shipped manifests, but for what runs the product as a pod: it runs beside the API server here.
+pub(crate) fn install(cluster: &Cluster, admission_port: u16) {
+    const BY_HAND: [&str; 3] = ["kind: Deployment", "kind: MutatingWebhookConfiguration", "kind: Service\n"];
+    let shipped =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/install.yaml")).unwrap();
+    let kept: Vec<&str> =
+        shipped.split("\n---\n").filter(|d| !BY_HAND.iter().any(|k| d.contains(&format!("\n{k}")))).collect();
+    cluster.apply(&kept.join("\n---\n")).unwrap();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/examples/webhook-by-url.yaml");
+    let example = std::fs::read_to_string(example).unwrap();
+    cluster.apply(&example.replace("127.0.0.1:8443", &format!("127.0.0.1:{admission_port}"))).unwrap();
+}
+
+/// One test's namespace.
+pub(crate) struct Space {
+    pub(crate) rig: &'static Rig,
+    pub(crate) name: String,
+    pub(crate) api: Api,
+}
+
+impl Space {
+    /// An enabled namespace.
+    pub(crate) async fn new(name: &str) -> Self {
+        Self::labelled(name, json!({"external-ip.dev/enabled": "true"})).await
+    }
+
+    /// A namespace with these labels.
+    pub(crate) async fn labelled(name: &str, labels: Value) -> Self {
+        let rig = rig().await;
+        let api = Api::new(rig.cluster.kubeconfig()).await;
+        let body = json!({"metadata": {"name": name, "labels": labels}});
+        api.post("/api/v1/namespaces", &body).await.ok();
+        let space = Self { rig, name: name.to_owned(), api };
+        // pods need the namespace's account
+        eventually("the default account", async || {
+            match space.api.get(&space.core("serviceaccounts/default")).await {
+                a if a.status.is_success() => Ok(()),
+                a => Err(a.body.to_string()),
+            }
+        })
+        .await;
+        space
+    }
+
+    pub(crate) fn core(&self, rest: &str) -> String {
+        format!("/api/v1/namespaces/{}/{rest}", self.name)
+    }
+
+    pub(crate) fn apps(&self, rest: &str) -> String {
+        format!("/apis/apps/v1/namespaces/{}/{rest}", self.name)
+    }
+
+    /// A StatefulSet `c` whose pods are labelled as cluster `c`, all started at once.
+    pub(crate) async fn stateful_set(&self, replicas: u32, annotations: Value) {
+        let template = json!({
+            "metadata": {"labels": {"app": "c", "external-ip.dev/cluster": "c"}, "annotations": annotations},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [container()]},
+        });
+        let set = json!({
+            "metadata": {"name": "c"},
+            "spec": {"replicas": replicas, "serviceName": "c", "podManagementPolicy": "Parallel",
+                "selector": {"matchLabels": {"app": "c"}}, "template": template},
+        });
+        self.api.post(&self.apps("statefulsets"), &set).await.ok();
+    }
+
+    pub(crate) async fn scale(&self, replicas: u32) {
+        let patch = json!({"spec": {"replicas": replicas}});
+        self.api.patch(&self.apps("statefulsets/c"), &patch).await.ok();
+    }
+
+    /// A pod of cluster `c` on its own.
+    pub(crate) async fn pod(&self, name: &str, merge: Value) -> Value {
+        let mut pod = json!({
+            "metadata": {"name": name, "labels": {"external-ip.dev/cluster": "c"}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [container()]},
+        });
+        json_patch::merge(&mut pod, &merge);
+        self.api.post(&self.core("pods"), &pod).await.ok()
+    }
+
+    pub(crate) async fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        fetch(self.rig.product.mapping, &self.api, path, headers).await
+    }
+
+    /// Entries of a cluster by pod name; empty where the cluster is not in the map.
+    pub(crate) async fn entries(&self, cluster: &str) -> BTreeMap<String, Value> {
+        let answer = self.fetch(&format!("/v1/mapping/{}/{cluster}", self.name), &[]).await;
+        if answer.status == 404 {
+            return BTreeMap::new();
+        }
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let entries = answer.json()["entries"].as_array().cloned().unwrap_or_default();
+        entries.into_iter().map(|e| (e["pod"].as_str().unwrap().to_owned(), e)).collect()
+    }
+
+    /// Waits until the map shows these pods, all Routed, and nothing else; their external addresses by pod.
+    pub(crate) async fn routed(&self, pods: &[&str]) -> BTreeMap<String, String> {
+        eventually(&format!("{pods:?} are routed in {}", self.name), async || {
+            let entries = self.entries("c").await;
+            let all = entries.keys().map(String::as_str).eq(pods.iter().copied());
+            if all && entries.values().all(|e| e["state"] == "Routed") {
+                return Ok(entries
+                    .into_iter()
+                    .map(|(pod, e)| (pod, e["external"]["ips"][0].as_str().unwrap_or_default().to_owned()))
+                    .collect());
+            }
+            Err(format!(
+                "{entries:#?}\n{}",
+                self.rig.product.log().lines().rev().take(20).collect::<Vec<_>>().join("\n")
+            ))
+        })
+        .await
+    }
+
+    /// Waits until a pod's entry has this reason; its message.
+    pub(crate) async fn reason(&self, cluster: &str, pod: &str, reason: &str) -> String {
+        eventually(&format!("{pod} has reason {reason}"), async || {
+            let entry = self.entries(cluster).await.remove(pod).unwrap_or_default();
+            match entry["reason"] == reason {
+                true => Ok(entry["message"].as_str().unwrap().to_owned()),
+                false => Err(entry.to_string()),
+            }
+        })
+        .await
+    }
+
+    /// Waits until an Event with this reason is there about an object.
+    pub(crate) async fn event(&self, kind: &str, name: &str, reason: &str) {
+        eventually(&format!("event {reason} about {kind} {name}"), async || {
+            let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", self.name);
+            let list = self.api.get(&path).await.ok();
+            let found = list["items"].as_array().is_some_and(|items| {
+                items.iter().any(|e| {
+                    e["reason"] == reason && e["regarding"]["kind"] == kind && e["regarding"]["name"] == name
+                })
+            });
+            if found { Ok(()) } else { Err(list["items"].to_string()) }
+        })
+        .await;
+    }
+
+    pub(crate) async fn services(&self) -> Vec<String> {
+        self.api.names(&self.core("services?labelSelector=external-ip.dev/slot")).await
+    }
+
+    /// The product's writes in this namespace since `position`, once they have been quiet for two seconds:
+    /// `verb resource/subresource` with their number. Refused ones are named with their code.
+    pub(crate) async fn writes(&self, position: u64) -> BTreeMap<String, usize> {
+        let mut before = Vec::new();
+        loop {
+            let events: Vec<AuditEvent> = self
+                .rig
+                .cluster
+                .audit_events_since(position)
+                .unwrap()
+                .0
+                .into_iter()
+                .filter(|e| e.user == ACCOUNT && e.is_write() && e.namespace == self.name)
+                .collect();
+            if events == before {
+                break;
+            }
+            before = events;
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        }
+        let mut counts = BTreeMap::new();
+        for event in before {
+            let sub =
+                if event.subresource.is_empty() { String::new() } else { format!("/{}", event.subresource) };
+            let code = if event.code < 300 { String::new() } else { format!(" {}", event.code) };
+            *counts.entry(format!("{} {}{sub}{code}", event.verb, event.resource)).or_default() += 1;
+        }
+        counts
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        // not waited for: the next test has a namespace of its own
+        let _ = self.rig.cluster.kubectl(&[
+            "delete",
+            "namespace",
+            &self.name,
+            "--wait=false",
+            "--ignore-not-found",
+        ]);
+    }
+}
+
+fn container() -> Value {
+    json!({"name": "main", "image": "none", "ports": [{"name": "hotrod", "containerPort": 11222}]})
+}
+
+/// GET from the mapping listener, verified against the published CA.
+pub(crate) async fn fetch(at: SocketAddr, api: &Api, path: &str, headers: &[(&str, &str)]) -> Response {
+    let ca = eventually("the CA is published", async || {
+        let map = api.get("/api/v1/namespaces/external-ip-controller/configmaps/external-ip-ca").await.body;
+        map["data"]["ca.crt"].as_str().map(str::to_owned).ok_or_else(|| map.to_string())
+    })
+    .await;
+    https::get(at, &ca, path, headers).await.expect("the mapping listener answers")
+}

@@ -1,0 +1,86 @@
+//! One verified HTTPS request, as a client outside makes it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Response {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.body))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// GET over TLS, the server verified against `ca` for its address.
+pub(crate) async fn get(
+    address: SocketAddr,
+    ca: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Response, String> {
+    let ask = async {
+        let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+        let connector = tokio_rustls::TlsConnector::from(config(ca)?);
+        let tls = connector.connect(ServerName::from(address.ip()), tcp).await.map_err(|e| e.to_string())?;
+        exchange(TokioIo::new(tls), path, headers).await
+    };
+    tokio::time::timeout(Duration::from_secs(10), ask).await.map_err(|_| "no answer in 10 s".to_owned())?
+}
+
+/// GET without TLS, for the admin listener.
+pub(crate) async fn plain(address: SocketAddr, path: &str) -> Result<Response, String> {
+    let ask = async {
+        let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+        exchange(TokioIo::new(tcp), path, &[]).await
+    };
+    tokio::time::timeout(Duration::from_secs(10), ask).await.map_err(|_| "no answer in 10 s".to_owned())?
+}
+
+fn config(ca: &str) -> Result<Arc<rustls::ClientConfig>, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        roots.add(certificate.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(Arc::new(builder.map_err(|e| e.to_string())?.with_root_certificates(roots).with_no_client_auth()))
+}
+
+async fn exchange<I>(io: I, path: &str, headers: &[(&str, &str)]) -> Result<Response, String>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.map_err(|e| e.to_string())?;
+    let driver = tokio::spawn(connection);
+    let mut request = Request::builder().uri(path).header("host", "mapping");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+    driver.abort();
+    let body = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Response { status: parts.status, headers: parts.headers, body })
+}
