@@ -1,5 +1,6 @@
 //! The shell around the pure core: everything that talks, waits, reads a clock or holds a connection.
 
+pub mod act;
 pub mod client;
 pub mod constants;
 pub mod map;

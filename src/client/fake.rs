@@ -48,9 +48,14 @@ impl Fake {
         self.exchanges.recv().await.expect("the client is in use")
     }
 
+    /// A request that has been made already.
+    pub(crate) fn taken(&mut self) -> Option<Exchange> {
+        self.exchanges.try_recv().ok()
+    }
+
     /// Whether no request has been made that was not taken.
     pub(crate) fn is_idle(&mut self) -> bool {
-        self.exchanges.try_recv().is_err()
+        self.taken().is_none()
     }
 }
 

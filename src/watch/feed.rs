@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::stream::{Pulse, Selection, Sink, Watched, follow};
-use crate::map::Liveness;
+use crate::map::{FeedPulse, Liveness};
+use crate::metrics::Metrics;
 
 /// One selection and where its changes belong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,16 +82,35 @@ pub fn spawn(
     client: &Client,
     settings: &Settings,
     liveness: &Liveness,
+    metrics: &Arc<Metrics>,
     tx: &mpsc::Sender<Update>,
     shutdown: &CancellationToken,
 ) {
     for feed in feeds(settings) {
-        let pulse = liveness.feed(feed.name.as_str());
+        let pulse = Vitals { pulse: liveness.feed(feed.name.as_str()), metrics: Arc::clone(metrics) };
         let (client, tx, shutdown) = (client.clone(), tx.clone(), shutdown.clone());
         tasks.spawn(async move {
             shutdown.run_until_cancelled(run(client, &feed, &pulse, tx)).await;
             feed.name
         });
+    }
+}
+
+/// Where a feed reports life.
+struct Vitals {
+    pulse: FeedPulse,
+    metrics: Arc<Metrics>,
+}
+
+impl Pulse for Vitals {
+    fn listing(&self) {
+        self.metrics.relist(self.pulse.name());
+    }
+    fn heard(&self) {
+        self.pulse.heard();
+    }
+    fn listed(&self) {
+        self.pulse.listed();
     }
 }
 

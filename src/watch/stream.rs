@@ -27,7 +27,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::client::call::{self, ApiStatus, CallError};
 use crate::constants::WATCH_RENEWAL;
-use crate::map::FeedPulse;
 
 /// A watch that has not ended this long after it was asked to (`WATCH_RENEWAL`) hangs: the server stopped, or the
 /// connection is half-open. Too short costs a renewal when the server is busy; too long eats into what is left until
@@ -71,19 +70,12 @@ watched!(Pod, Service, Slice, Namespace);
 
 /// Is told when the API server was heard of, and when a list is complete.
 pub trait Pulse: Send + Sync {
+    /// A list begins.
+    fn listing(&self) {}
     /// Something has arrived, or a renewed watch was accepted.
     fn heard(&self);
     /// A complete list has been handed on.
     fn listed(&self);
-}
-
-impl Pulse for FeedPulse {
-    fn heard(&self) {
-        Self::heard(self);
-    }
-    fn listed(&self) {
-        Self::listed(self);
-    }
 }
 
 /// For watches whose age nobody asks for.
@@ -252,6 +244,7 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
             limit: Some(PAGE_LIMIT),
             ..ListParams::default()
         };
+        self.pulse.listing();
         let mut items = Vec::new();
         let mut version = None;
         loop {

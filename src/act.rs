@@ -1,0 +1,4 @@
+//! The only folder that changes anything at the API server, and the leadership that allows it.
+
+pub mod lease;
+pub mod writer;
