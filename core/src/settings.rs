@@ -1,4 +1,13 @@
-//! What is in force: the configuration after parsing and validation. How the file is written is in [`file`].
+//! What is in force: the configuration after parsing and validation. [`parse`] reads the file, [`render`] writes it.
+
+mod class;
+mod duration;
+mod file;
+mod origin;
+mod reader;
+mod render;
+mod rules;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,6 +16,11 @@ use std::time::Duration;
 
 use crate::names::ClusterName;
 use crate::objects::PortSpec;
+
+pub use file::{FILE_MAX, Parsed, parse};
+pub use reader::{ConfigError, Finding};
+pub use render::render;
+pub use yaml::Place;
 
 /// The class used where none is named.
 pub const DEFAULT_CLASS: &str = "default";

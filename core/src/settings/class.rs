@@ -1,0 +1,266 @@
+//! Reads one class of the configuration.
+
+use std::net::IpAddr;
+
+use super::reader::{Field, Findings, quote};
+use super::rules::{closest, is_cidr, is_dns_label, is_qualified_name};
+use super::{Await, Class, Exposure, Retention, ServiceTemplate, Shared};
+
+/// Words of [`Exposure`].
+const EXPOSURES: [(&str, Exposure); 3] =
+    [("dedicated", Exposure::Dedicated), ("shared", Exposure::Shared), ("nodePort", Exposure::NodePort)];
+
+/// The word that [`class`] reads as `exposure`.
+pub(super) fn exposure_word(exposure: Exposure) -> &'static str {
+    EXPOSURES.iter().find(|(_, e)| *e == exposure).map_or("", |(word, _)| word)
+}
+
+/// What annotations and `loadBalancerIP` may hold.
+const PLACEHOLDERS: [&str; 4] = ["cluster", "namespace", "slot", "address"];
+
+const NAMESPACE: (&str, &str) =
+    ("the name of a namespace", "write the whole name in lower case, or \"*\" alone for all namespaces");
+
+/// The class that `field` describes; what is left out has its default.
+pub(super) fn class(field: &Field<'_>, findings: &mut Findings) -> Class {
+    let mut class = Class::default();
+    let mut table = field.table(findings);
+    if let Some(allow) = table.take("allow") {
+        class.namespaces = allowed(&allow, findings);
+    }
+    if let Some(list) = table.take("exposure") {
+        class.exposure = exposures(&list, findings);
+    }
+    if let Some(service) = table.take("service") {
+        class.service = service_template(&service, findings);
+    }
+    if let Some(list) = table.take("addresses") {
+        class.addresses = addresses(&list, findings);
+    }
+    if let Some(field) = table.take("shared") {
+        class.shared = shared(&field, &class.shared, findings);
+    }
+    if let Some(field) = table.take("await") {
+        class.await_address = await_address(&field, &class.await_address, findings);
+    }
+    if let Some(field) = table.take("retention") {
+        class.retention = retention(&field, findings).unwrap_or(class.retention);
+    }
+    if let Some(field) = table.take("reuseAfter") {
+        class.reuse_after = field.duration(findings).unwrap_or(class.reuse_after);
+    }
+    if let Some(field) = table.take("spareSlots") {
+        class.spare_slots = field.number(0..=1000, findings).unwrap_or(0);
+    }
+    table.finish(findings);
+    check(field, &class, findings);
+    class
+}
+
+/// Rules that hold between fields, and what this version cannot do yet.
+fn check(field: &Field<'_>, class: &Class, findings: &mut Findings) {
+    if class.exposure.contains(&Exposure::Shared)
+        && class.service.external_traffic_policy.as_deref() == Some("Local")
+    {
+        let rule = "externalTrafficPolicy Local cannot go with exposure shared: pods of several nodes share the \
+             address, and a node without the right pod would drop its clients";
+        findings.report(field, rule, "leave externalTrafficPolicy out, or shared");
+    }
+    for (name, rule, remedy) in not_available(class) {
+        let place = field.entries(findings).into_iter().find(|(n, _)| n.text == name);
+        let field = place.map_or_else(|| field.clone(), |(_, field)| field);
+        findings.report(&field, format!("{rule} not available in this version"), remedy);
+    }
+}
+
+/// What the design has and this version has not: field, subject and verb, remedy. Delete what becomes available.
+fn not_available(class: &Class) -> Vec<(&'static str, &'static str, &'static str)> {
+    let service = &class.service;
+    let templates = service.annotations.values().chain(&service.load_balancer_ip);
+    let rules = [
+        (
+            class.exposure.iter().any(|e| *e != Exposure::Dedicated),
+            ("exposure", "shared and nodePort are", "write exposure: [dedicated]"),
+        ),
+        (
+            !class.addresses.is_empty(),
+            ("addresses", "static addresses are", "leave addresses out: the load balancer chooses"),
+        ),
+        (
+            class.await_address.enabled,
+            ("await", "await is", "leave enabled out: pods read their address from the mapping"),
+        ),
+        (class.spare_slots > 0, ("spareSlots", "spare slots are", "leave spareSlots out")),
+        (
+            templates.into_iter().any(|text| text.contains("{address}")),
+            ("service", "the placeholder {address} is", "use {cluster}, {namespace} and {slot}"),
+        ),
+    ];
+    rules.into_iter().filter(|(found, _)| *found).map(|(_, finding)| finding).collect()
+}
+
+/// Namespaces of `allow`; empty = all.
+fn allowed(field: &Field<'_>, findings: &mut Findings) -> Vec<String> {
+    let mut table = field.table(findings);
+    let mut namespaces = Vec::new();
+    if let Some(list) = table.take("namespaces")
+        && let Some(items) = list.items(findings)
+    {
+        if items.is_empty() {
+            findings.report(&list, "the list is empty: nobody could use the class", NAMESPACE.1);
+        }
+        let all = |item: &Field<'_>| matches!(&item.node.value, super::yaml::Value::Text(t) if t == "*");
+        if items.iter().any(all) {
+            if items.len() > 1 {
+                findings.report(&list, "\"*\" stands beside other names", NAMESPACE.1);
+            }
+            table.finish(findings);
+            return namespaces;
+        }
+        namespaces.extend(
+            items.iter().filter_map(|i| i.text_that_is(is_dns_label, NAMESPACE, findings)).map(str::to_owned),
+        );
+        no_duplicates(&list, &namespaces, findings);
+    }
+    table.finish(findings);
+    namespaces
+}
+
+fn no_duplicates<T: PartialEq + std::fmt::Debug>(list: &Field<'_>, items: &[T], findings: &mut Findings) {
+    if items.iter().enumerate().any(|(i, item)| items[..i].contains(item)) {
+        findings.report(list, "an item is there twice", "name each once");
+    }
+}
+
+fn exposures(list: &Field<'_>, findings: &mut Findings) -> Vec<Exposure> {
+    let Some(items) = list.items(findings) else { return vec![Exposure::Dedicated] };
+    let exposures: Vec<Exposure> = items.iter().filter_map(|i| i.choice(&EXPOSURES, findings)).collect();
+    no_duplicates(list, &exposures, findings);
+    if items.is_empty() {
+        findings.report(list, "there is no exposure", "write exposure: [dedicated]");
+    }
+    // a mistake above has been reported: do not report its consequences as well
+    if exposures.is_empty() { vec![Exposure::Dedicated] } else { exposures }
+}
+
+fn addresses(list: &Field<'_>, findings: &mut Findings) -> Vec<IpAddr> {
+    let rule = ("an IP address", "write single addresses, as 203.0.113.7 or 2001:db8::7");
+    let is_ip = |text: &str| text.parse::<IpAddr>().is_ok();
+    let items = list.items(findings).unwrap_or_default();
+    let texts = items.iter().filter_map(|item| item.text_that_is(is_ip, rule, findings));
+    let addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+    no_duplicates(list, &addresses, findings);
+    addresses
+}
+
+fn shared(field: &Field<'_>, default: &Shared, findings: &mut Findings) -> Shared {
+    let mut table = field.table(findings);
+    let mut number = |name, otherwise: u16, findings: &mut Findings| {
+        let found = table.take(name).and_then(|f| f.number(1..=65_535, findings));
+        found.and_then(|n| u16::try_from(n).ok()).unwrap_or(otherwise)
+    };
+    let first_port = number("firstPort", default.first_port, findings);
+    let ports_per_service = number("portsPerService", default.ports_per_service, findings);
+    table.finish(findings);
+    if u32::from(first_port) + u32::from(ports_per_service) > 65_536 {
+        findings.report(field, "the ports go beyond 65535", "lower firstPort or portsPerService");
+    }
+    Shared { first_port, ports_per_service }
+}
+
+fn await_address(field: &Field<'_>, default: &Await, findings: &mut Findings) -> Await {
+    let mut table = field.table(findings);
+    let enabled = table.take("enabled").and_then(|f| f.flag(findings)).unwrap_or(default.enabled);
+    let mut timeout = default.timeout;
+    if let Some(field) = table.take("timeout")
+        && let Some(given) = field.duration(findings)
+    {
+        timeout = given;
+        if given.is_zero() {
+            findings.report(
+                &field,
+                "a pod cannot wait for no time",
+                "write a longer time, or enabled: false",
+            );
+        }
+    }
+    table.finish(findings);
+    Await { enabled, timeout }
+}
+
+fn retention(field: &Field<'_>, findings: &mut Findings) -> Option<Retention> {
+    if matches!(&field.node.value, super::yaml::Value::Text(text) if text == "forever") {
+        return Some(Retention::Forever);
+    }
+    field.duration(findings).map(Retention::For)
+}
+
+fn service_template(field: &Field<'_>, findings: &mut Findings) -> ServiceTemplate {
+    let mut service = ServiceTemplate::default();
+    let mut table = field.table(findings);
+    if let Some(map) = table.take("annotations") {
+        for (name, value) in map.entries(findings) {
+            annotation_key(&value, &name.text, findings);
+            if let Some(text) = value.text(findings) {
+                placeholders(&value, text, findings);
+                service.annotations.insert(name.text.clone(), text.to_owned());
+            }
+        }
+    }
+    let class = ("the name of a load balancer class", "write it as example.com/name");
+    let mut word = |name, choices: &[&str], findings: &mut Findings| {
+        let choices: Vec<(&str, &str)> = choices.iter().map(|word| (*word, *word)).collect();
+        table.take(name).and_then(|f| f.choice(&choices, findings)).map(str::to_owned)
+    };
+    service.external_traffic_policy = word("externalTrafficPolicy", &["Cluster", "Local"], findings);
+    let families = ["SingleStack", "PreferDualStack", "RequireDualStack"];
+    service.ip_family_policy = word("ipFamilyPolicy", &families, findings);
+    if let Some(field) = table.take("loadBalancerClass") {
+        service.load_balancer_class =
+            field.text_that_is(is_qualified_name, class, findings).map(str::to_owned);
+    }
+    if let Some(field) = table.take("loadBalancerIP") {
+        let rule = ("an IP address", "write an address; its numbers may be made with {slot}");
+        service.load_balancer_ip = field.text_that_is(is_ip_template, rule, findings).map(str::to_owned);
+    }
+    if let Some(list) = table.take("loadBalancerSourceRanges") {
+        let rule = ("an address range", "write it as 198.51.100.0/24 or 2001:db8::/32");
+        let items = list.items(findings).unwrap_or_default();
+        let ranges = items.iter().filter_map(|i| i.text_that_is(is_cidr, rule, findings));
+        service.load_balancer_source_ranges = ranges.map(str::to_owned).collect();
+    }
+    service.allocate_load_balancer_node_ports =
+        table.take("allocateLoadBalancerNodePorts").and_then(|f| f.flag(findings));
+    if let Some(flag) = table.take("publishNotReadyAddresses").and_then(|f| f.flag(findings)) {
+        service.publish_not_ready_addresses = flag;
+    }
+    table.finish(findings);
+    service
+}
+
+fn annotation_key(field: &Field<'_>, key: &str, findings: &mut Findings) {
+    if !is_qualified_name(key) {
+        let rule = format!("{} is not an annotation's name", quote(key));
+        findings.report(field, rule, "write it as example.com/name");
+    } else if key.starts_with("external-ip.dev/") || key.starts_with(crate::names::RESERVED_PREFIX) {
+        findings.report(field, "the controller writes this annotation itself", "leave it out");
+    }
+}
+
+/// Braces may be anything in an annotation (JSON), but a near miss of a placeholder is a mistake.
+fn placeholders(field: &Field<'_>, text: &str, findings: &mut Findings) {
+    for part in text.split('{').skip(1) {
+        let Some((word, _)) = part.split_once('}') else { continue };
+        if PLACEHOLDERS.contains(&word) || !word.bytes().all(|b| b.is_ascii_alphabetic()) {
+            continue;
+        }
+        if let Some(close) = closest(word, &PLACEHOLDERS) {
+            let rule = format!("unknown placeholder {}", quote(&format!("{{{word}}}")));
+            findings.report(field, rule, format!("did you mean '{{{close}}}'?"));
+        }
+    }
+}
+
+fn is_ip_template(text: &str) -> bool {
+    text == "{address}" || text.replace("{slot}", "1").parse::<IpAddr>().is_ok()
+}
