@@ -151,7 +151,7 @@ impl Cluster {
         let mut command = Command::new(&self.kubectl);
         command.env("KUBECONFIG", &self.kubeconfig).args(args);
         if let Some(site) = &self.site {
-            command.env("HOME", site.dir.join("home"));
+            launch::mark(&mut command, &site.dir).env("HOME", site.dir.join("home"));
         }
         command
     }

@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
 use crate::component::{Component, call};
-use crate::marked::{self, COMPONENT_MARK, DIR_MARK, Marked};
+use crate::marked::{self, COMPONENT_MARK, DIR_MARK, Marked, Signalled};
 use crate::node;
 use crate::options::Level;
 use crate::site::Site;
@@ -43,6 +43,14 @@ pub(crate) fn marked_command(dir: &Path, component: &str, program: &Path) -> Res
         // Ctrl-C in the terminal is for the command that runs there.
         .process_group(0);
     Ok(command)
+}
+
+/// The mark of commands that run for a moment: they must not outlive the cluster either.
+const COMMAND: &str = "command";
+
+/// Makes a command one of the cluster's processes, and leaves the rest of it as it is.
+pub(crate) fn mark<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
+    command.env(DIR_MARK, dir).env(COMPONENT_MARK, COMMAND)
 }
 
 /// Starts a component; returns at once.
@@ -79,34 +87,27 @@ fn runs(process: &Marked, program: &Path) -> bool {
 }
 
 /// Sends a signal to the component's own process.
-pub(crate) fn signal(site: &Site, component: Component, signal: Signal) -> Result<Marked> {
-    let process = find(site, component).with_context(|| format!("{component} does not run"))?;
-    marked::signal(&site.dir, &process, signal);
-    Ok(process)
+pub(crate) fn signal(site: &Site, component: Component, signal: Signal) -> Result<Signalled> {
+    find(site, component)
+        .and_then(|process| marked::signal(&process, signal))
+        .with_context(|| format!("{component} does not run"))
 }
 
 /// Ends a component and returns when it is gone.
 pub(crate) fn stop(site: &Site, component: Component, first: Signal) -> Result<()> {
     let process = signal(site, component, first)?;
-    // A paused process takes no SIGTERM.
-    marked::signal(&site.dir, &process, Signal::CONT);
-    let begun = Instant::now();
-    let mut hard = first == Signal::KILL;
-    while marked::lives(&site.dir, &process) {
-        if begun.elapsed() > STOP_LIMIT && !hard {
-            hard = true;
-            marked::signal(&site.dir, &process, Signal::KILL);
-        }
-        if begun.elapsed() > STOP_LIMIT * 2 {
-            bail!("{component} (process {}) does not end", process.pid);
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    // A frozen process takes no SIGTERM.
+    process.send(Signal::CONT);
+    if !process.wait(STOP_LIMIT) {
+        process.send(Signal::KILL);
+        ensure!(process.wait(STOP_LIMIT), "{component} does not end");
     }
     // nsenter above it ends with it, a moment later: the next start must not find its mark.
-    for other in marked::find(&site.dir).iter().filter(|other| {
-        other.component == component.as_str() && other.exe.file_name().is_some_and(|name| name == "nsenter")
-    }) {
-        marked::signal(&site.dir, other, Signal::KILL);
+    let same = |other: &&Marked| other.component == component.as_str();
+    for other in marked::find(&site.dir).iter().filter(same) {
+        if other.exe.file_name().is_some_and(|name| name == "nsenter") {
+            marked::signal(other, Signal::KILL);
+        }
     }
     Ok(())
 }

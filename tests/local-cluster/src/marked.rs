@@ -4,11 +4,13 @@
 //! written, and a process number that was given to somebody else does not carry it.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 
 /// Names the cluster's directory in the environment of each of its processes.
@@ -30,6 +32,8 @@ pub struct Marked {
     pub exe: PathBuf,
     /// Its number in the innermost process namespace it lives in: 1 for the node's first process.
     pub inner_pid: i32,
+    /// When it started, in clock ticks since the machine's start: with the number it names one process for ever.
+    started: u64,
 }
 
 /// Every live process of the cluster in `dir`, this process excepted.
@@ -45,7 +49,8 @@ pub fn find(dir: &Path) -> Vec<Marked> {
 }
 
 fn read(pid: i32, dir: &Path) -> Option<Marked> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let started = started(pid)?;
+    let environ = environment(pid)?;
     let value = |name: &str| {
         environ.split(|b| *b == 0).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     };
@@ -59,46 +64,94 @@ fn read(pid: i32, dir: &Path) -> Option<Marked> {
         .lines()
         .find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last()?.parse().ok())
         .unwrap_or(pid);
-    Some(Marked { pid, component, exe, inner_pid })
+    Some(Marked { pid, component, exe, inner_pid, started })
 }
 
-/// Sends `signal` to a process, unless it is no longer one of the cluster in `dir`.
-pub(crate) fn signal(dir: &Path, process: &Marked, signal: Signal) {
-    let Some(pid) = Pid::from_raw(process.pid) else { return };
-    // The descriptor keeps meaning this process; only after that is it asked for its mark once more.
-    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    if read(process.pid, dir).is_some() {
-        let _ = pidfd_send_signal(&handle, signal);
+/// What the process was started with. For a moment at its start a program has none that could be read, although its
+/// parent has already been told that it runs: a young process with an empty environment is asked again.
+fn environment(pid: i32) -> Option<Vec<u8>> {
+    /// The moment takes microseconds, or as long as a loaded machine does not schedule the process.
+    const PATIENCE: Duration = Duration::from_millis(500);
+    const YOUNG: Duration = Duration::from_secs(10);
+    let begun = Instant::now();
+    loop {
+        let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        // Kernel threads and processes that have ended run no program.
+        let settled = !environ.is_empty() || fs::read_link(format!("/proc/{pid}/exe")).is_err();
+        if settled || begun.elapsed() > PATIENCE || age(pid).is_none_or(|age| age > YOUNG) {
+            return Some(environ);
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Whether the process runs (one that has ended but not been waited for does not).
-pub(crate) fn lives(dir: &Path, process: &Marked) -> bool {
-    reap(process.pid);
-    read(process.pid, dir).is_some()
+/// When the process started. The directory's time is of no use: it is when somebody first looked.
+fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may hold anything; the start is the 22nd.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// How long the process exists.
+fn age(pid: i32) -> Option<Duration> {
+    /// `sysconf(_SC_CLK_TCK)`: 100 wherever Linux runs, it is part of the interface.
+    const TICKS: u64 = 100;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime = uptime.split('.').next()?.parse().ok().map(Duration::from_secs)?;
+    Some(uptime.saturating_sub(Duration::from_secs(started(pid)? / TICKS)))
+}
+
+/// A process that got a signal: keeps meaning it, whoever gets its number next.
+pub(crate) struct Signalled {
+    pid: i32,
+    handle: OwnedFd,
+}
+
+impl Signalled {
+    /// Waits until the process has ended, its sockets and namespaces included: its environment is gone before them.
+    /// Whether it has ended in time.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+        let mut waiting = [PollFd::new(&self.handle, PollFlags::IN)];
+        let ended = poll(&mut waiting, Some(&limit)).is_ok_and(|ready| ready > 0);
+        reap(self.pid);
+        ended
+    }
+
+    /// Sends one more.
+    pub(crate) fn send(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.handle, signal);
+    }
+}
+
+/// Sends `signal` to a process; `None` where it is gone. One that is just ending is there until it has ended.
+pub(crate) fn signal(process: &Marked, signal: Signal) -> Option<Signalled> {
+    let handle = pidfd_open(Pid::from_raw(process.pid)?, PidfdFlags::empty()).ok()?;
+    // Compared now that the handle cannot come to mean another process.
+    if started(process.pid)? != process.started {
+        return None;
+    }
+    let signalled = Signalled { pid: process.pid, handle };
+    signalled.send(signal);
+    Some(signalled)
 }
 
 /// Kills every process of the cluster in `dir` and returns when none is left.
 pub(crate) fn end_all(dir: &Path) -> Result<()> {
     let begun = Instant::now();
-    let mut killed = Vec::new();
     loop {
         let left = find(dir);
         if left.is_empty() {
-            break;
+            return Ok(());
         }
-        if begun.elapsed() > END_LIMIT {
-            bail!("these processes do not end after SIGKILL: {left:?}");
+        let killed: Vec<Signalled> =
+            left.iter().filter_map(|process| signal(process, Signal::KILL)).collect();
+        for process in killed {
+            if !process.wait(END_LIMIT.saturating_sub(begun.elapsed())) {
+                bail!("process {} does not end after SIGKILL; all of them: {left:?}", process.pid);
+            }
         }
-        for process in &left {
-            signal(dir, process, Signal::KILL);
-            killed.push(process.pid);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-        killed.iter().copied().for_each(reap);
     }
-    killed.into_iter().for_each(reap);
-    Ok(())
 }
 
 /// Where the process was a child of this one, takes its exit status, so that no zombie stays. Anything else is an

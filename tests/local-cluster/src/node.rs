@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cluster::output;
 use crate::component::Component;
-use crate::launch::{last_words, marked_command, require_alive};
+use crate::launch::{last_words, mark, marked_command, require_alive};
 use crate::marked::{self, Marked};
 use crate::member::PAUSE_IMAGE;
 use crate::progress::Progress;
@@ -149,7 +149,7 @@ fn holder(site: &Site, mark: &str) -> Result<Marked> {
 /// See [`crate::Cluster::in_node`].
 pub(crate) fn in_node(site: &Site, program: &str) -> Result<Command> {
     let mut command = Command::new("nsenter");
-    command.env("PATH", path(site)).args(node_namespaces(site)?).arg("--").arg(program);
+    mark(&mut command, &site.dir).env("PATH", path(site)).args(node_namespaces(site)?).arg("--").arg(program);
     Ok(command)
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn in_node(site: &Site, program: &str) -> Result<Command> {
 pub(crate) fn in_client(site: &Site, program: &str) -> Result<Command> {
     let client = holder(site, CLIENT)?;
     let mut command = Command::new("nsenter");
-    command.args(["--target", &client.pid.to_string(), "--net", "--", program]);
+    mark(&mut command, &site.dir).args(["--target", &client.pid.to_string(), "--net", "--", program]);
     Ok(command)
 }
 

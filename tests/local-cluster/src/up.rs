@@ -102,7 +102,7 @@ fn start(site: &Site, progress: &Progress) -> Result<()> {
 fn kubectl(site: &Site, args: &[&str], stdin: Option<&str>) -> Result<String> {
     use std::process::{Command, Stdio};
     let mut command = Command::new(site.tools.bin.join("kubectl"));
-    command
+    launch::mark(&mut command, &site.dir)
         .env("KUBECONFIG", site.kubeconfig())
         .env("HOME", site.dir.join("home"))
         .args(args)
