@@ -1,4 +1,5 @@
 //! The only folder that changes anything at the API server, and the leadership that allows it.
 
 pub mod lease;
+pub mod registration;
 pub mod writer;

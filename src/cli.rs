@@ -1,5 +1,7 @@
 //! The command line: what can be done, with which defaults.
 
+#![allow(clippy::doc_markdown)] // these comments are the help texts, shown as they are
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -40,7 +42,12 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Run {
     /// Configuration file; `check FILE` explains it.
-    #[arg(long, value_name = "FILE", default_value = "/etc/external-ip-controller/config.yaml", env = "CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/external-ip-controller/config.yaml",
+        env = "CONFIG"
+    )]
     pub config: PathBuf,
     /// Where the mapping is served, by TLS.
     #[arg(long, value_name = "ADDR", default_value = "[::]:8888")]

@@ -49,7 +49,12 @@ pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// of the grace period, together with [`DRAIN`].
 pub const LEAVE_SERVICES: Duration = Duration::from_secs(5);
 
-/// From SIGTERM until connections that are still open are closed. Readers with a long request move to the other
+/// From SIGTERM until the listeners take no more connections. Nodes and API servers learn a moment later than we do that
+/// this pod is going; until then reviews and readers still come here and must be answered. With [`DRAIN`] it fits into
+/// the pod's grace period (30 s).
+pub const LINGER: Duration = Duration::from_secs(4);
+
+/// From the end of [`LINGER`] until connections that are still open are closed. Readers with a long request move to the other
 /// replica meanwhile. Less than the pod's `terminationGracePeriodSeconds` (30 s), which ends in SIGKILL.
 pub const DRAIN: Duration = Duration::from_secs(20);
 

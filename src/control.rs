@@ -1,11 +1,11 @@
 //! The state loop: watch updates in, map and actions out. The only task that owns state and plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use external_ip_core::action::{Action, Outcome};
-use external_ip_core::mapping::{self, Mapping};
+use external_ip_core::mapping::{self, KeptAddresses, Mapping};
 use external_ip_core::names::Key;
 use external_ip_core::objects::Service;
 use external_ip_core::plan::{Now, Planner};
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::lease::Role;
-use crate::map::{Current, KeptAddresses, Liveness, Position, Snapshot};
+use crate::map::{Current, Liveness, Position, Snapshot};
 
 /// Updates taken together before the map is made: a burst is one map, and one map is never far behind.
 const BATCH: usize = 4096;
@@ -59,7 +59,7 @@ pub struct Control {
     unlisted: usize,
     listed: BTreeSet<String>,
     mapping: Mapping,
-    kept: KeptAddresses,
+    kept: BTreeMap<Key, Arc<KeptAddresses>>,
 }
 
 impl Control {
@@ -75,7 +75,7 @@ impl Control {
             unlisted: feeds,
             listed: BTreeSet::new(),
             mapping: Mapping::new(),
-            kept: KeptAddresses::new(),
+            kept: BTreeMap::new(),
         }
     }
 

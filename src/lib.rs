@@ -1,10 +1,14 @@
 //! The shell around the pure core: everything that talks, waits, reads a clock or holds a connection.
 
 pub mod act;
+pub mod check;
+pub mod cli;
 pub mod client;
 pub mod constants;
+pub mod control;
 pub mod map;
 pub mod metrics;
+pub mod run;
 pub mod serve;
 mod stub;
 #[cfg(test)]

@@ -1,0 +1,124 @@
+//! Tasks by name, and how the process stops.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::constants::{DRAIN, LINGER};
+use crate::serve::admin::Health;
+
+/// What stops when, after the first signal.
+#[derive(Debug, Clone)]
+pub(super) struct Stop {
+    /// At once: no new writes; leadership is given up when those under way are answered.
+    pub(super) writing: CancellationToken,
+    /// After [`LINGER`]: listeners take no more connections and let open requests finish.
+    pub(super) serving: CancellationToken,
+    /// When the listeners are done: watches and the rest.
+    pub(super) all: CancellationToken,
+}
+
+impl Stop {
+    /// Stops `writing` at SIGTERM or SIGINT. A second signal ends the process at once.
+    pub(super) fn on_signals() -> Result<Self> {
+        let stop = Self {
+            writing: CancellationToken::new(),
+            serving: CancellationToken::new(),
+            all: CancellationToken::new(),
+        };
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let writing = stop.writing.clone();
+        // not a task by name: it has no end of its own
+        tokio::spawn(async move {
+            let mut signals = 0;
+            loop {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                }
+                signals += 1;
+                if signals > 1 {
+                    tracing::warn!("second signal: stopping without draining");
+                    std::process::exit(1);
+                }
+                tracing::info!("stopping: handing over, then draining (a second signal stops at once)");
+                writing.cancel();
+            }
+        });
+        Ok(stop)
+    }
+}
+
+/// The process's tasks. One that ends before the process stops takes the process with it: half a controller is worse
+/// than none, since it looks alive.
+pub(super) struct Tasks(JoinSet<String>);
+
+impl Tasks {
+    pub(super) fn new() -> Self {
+        Self(JoinSet::new())
+    }
+
+    /// For modules that spawn by themselves; their tasks return their names.
+    pub(super) fn set(&mut self) -> &mut JoinSet<String> {
+        &mut self.0
+    }
+
+    pub(super) fn spawn(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
+        let name = name.to_owned();
+        self.0.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    /// Waits for the signal, stops in order, and for the end of all tasks.
+    pub(super) async fn until_stopped(mut self, stop: &Stop, health: &Arc<Health>) -> Result<()> {
+        tokio::select! {
+            () = stop.writing.cancelled() => {}
+            Some(ended) = self.0.join_next() => return Err(failure(ended)),
+        }
+        health.stop();
+        let ordered = async {
+            tokio::time::sleep(LINGER).await;
+            stop.serving.cancel();
+        };
+        tokio::pin!(ordered);
+        let limit = tokio::time::sleep(LINGER + DRAIN + Duration::from_secs(1));
+        tokio::pin!(limit);
+        let (mut lingering, mut listeners) = (true, LISTENERS);
+        loop {
+            tokio::select! {
+                () = &mut ordered, if lingering => lingering = false,
+                () = &mut limit => return Err(anyhow!("not drained in time; open requests were cut off")),
+                ended = self.0.join_next() => match ended {
+                    Some(Ok(name)) => {
+                        listeners -= usize::from(is_listener(&name));
+                        if listeners == 0 {
+                            stop.all.cancel();
+                        }
+                    }
+                    Some(Err(error)) => return Err(failure(Err(error))),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+}
+
+const LISTENERS: usize = 3;
+
+fn is_listener(name: &str) -> bool {
+    matches!(name, "admission" | "mapping" | "admin")
+}
+
+fn failure(ended: Result<String, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(name) => anyhow!("task '{name}' has ended, which it never should: ending the process"),
+        Err(error) => anyhow!("a task panicked: {error}"),
+    }
+}
