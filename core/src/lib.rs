@@ -17,6 +17,7 @@
 pub mod action;
 pub mod claim;
 pub mod demand;
+pub mod formats;
 pub mod mapping;
 pub mod names;
 pub mod objects;
