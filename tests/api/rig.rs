@@ -181,9 +181,10 @@ impl Space {
     pub(crate) async fn reason(&self, cluster: &str, pod: &str, reason: &str) -> String {
         eventually(&format!("{pod} has reason {reason}"), async || {
             let entry = self.entries(cluster).await.remove(pod).unwrap_or_default();
-            match entry["reason"] == reason {
-                true => Ok(entry["message"].as_str().unwrap().to_owned()),
-                false => Err(entry.to_string()),
+            if entry["reason"] == reason {
+                Ok(entry["message"].as_str().unwrap().to_owned())
+            } else {
+                Err(entry.to_string())
             }
         })
         .await

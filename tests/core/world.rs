@@ -273,7 +273,8 @@ impl World {
 
     fn remove(&mut self, key: &Key, uid: &str, version: u64) -> Outcome {
         let Some(value) = self.services.get(&*key.name) else { return Outcome::Conflict };
-        if value["metadata"]["uid"] != uid || value["metadata"]["resourceVersion"] != version.to_string() {
+        let version = version.to_string();
+        if value["metadata"]["uid"] != uid || value["metadata"]["resourceVersion"] != version {
             return Outcome::Conflict;
         }
         self.delete_service(&key.name);
