@@ -2,20 +2,23 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 
 use crate::audit::{self, AuditEvent};
 use crate::component::Component;
+use crate::door::Door;
 use crate::marked::Marked;
 use crate::options::{Level, Options, absolute};
 use crate::progress::Progress;
 use crate::site::{self, Site};
+use crate::tools::{Maker, on_path};
 use crate::{down, go, launch, marked, node, pki, up};
 
 /// A cluster: one that this crate started, or the user's own.
@@ -66,10 +69,10 @@ impl Cluster {
         if let Some(site) = kubeconfig.parent().and_then(|dir| Site::read(&absolute(dir).ok()?).ok()) {
             return Ok(Some(Self::of(site)));
         }
-        let kubectl = if crate::tools::on_path("kubectl") {
+        let kubectl = if on_path("kubectl") {
             PathBuf::from("kubectl")
         } else {
-            go::kubectl(&Progress::new())?
+            go::kubectl(&Maker { owner: None, progress: &Progress::new() })?
         };
         Ok(Some(Self { kubeconfig, kubectl, site: None, stop_on_drop: false, guard: None }))
     }
@@ -80,6 +83,18 @@ impl Cluster {
             Some(cluster) => Ok(cluster),
             None => Self::up(&Options::for_tests(name, level)),
         }
+    }
+
+    /// The one cluster of this test process and level, started by the first test that asks: [`Cluster::for_tests`]
+    /// under the test binary's name. Tests that run on it side by side take a namespace each.
+    pub fn shared(level: Level) -> Result<&'static Self> {
+        static SHARED: [OnceLock<Result<Cluster, String>>; 2] = [OnceLock::new(), OnceLock::new()];
+        let place = &SHARED[usize::from(level == Level::Node)];
+        // Never dropped: the guard stops it when the process ends.
+        place
+            .get_or_init(|| Self::for_tests(&binary_name(), level).map_err(|error| format!("{error:#}")))
+            .as_ref()
+            .map_err(|error| anyhow!("{error}"))
     }
 
     fn of(site: Site) -> Self {
@@ -98,7 +113,7 @@ impl Cluster {
         down::down(&self.site()?.dir)
     }
 
-    /// Lets it run on after the value is dropped (until `down`).
+    /// Lets it run on after the value is dropped: until `down`, or until this process ends where that was asked for.
     pub fn keep(&mut self) {
         self.stop_on_drop = false;
     }
@@ -257,6 +272,12 @@ impl Cluster {
         node::in_client(self.node()?, program)
     }
 
+    /// A port of this machine's loopback that leads to `address` as the client outside would reach it: for tests that
+    /// bring their own client.
+    pub fn door_outside(&self, address: SocketAddr) -> Result<Door> {
+        Door::open(self.in_client(&self.member()?.display().to_string())?, address)
+    }
+
     /// First and last address the load balancer gives away; `None` for the user's own cluster.
     pub fn lb_range(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
         self.site.as_ref().map(|_| site::LB_RANGE)
@@ -278,10 +299,25 @@ impl Drop for Cluster {
     }
 }
 
+/// The test binary's name without the hash that cargo appends, shortened to leave room for the process id.
+fn binary_name() -> String {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let stem = exe.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = stem.rsplit_once('-').map_or(stem.as_str(), |(name, _)| name);
+    let fits = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = name.chars().map(fits).take(24).collect();
+    format!("test-{}", name.trim_matches('-'))
+}
+
+/// A command as one would type it: program and arguments, not the environment.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
 /// Runs a command to its end.
 pub(crate) fn output(command: &mut Command, stdin: Option<&str>) -> Result<String> {
-    let shown = || format!("{command:?}");
-    let shown = shown();
+    let shown = shown(command);
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -3,13 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache;
-use crate::progress::Progress;
-use crate::tools::on_path;
+use crate::tools::{Maker, on_path};
 
 /// containerd and what it starts; nft, iptables and conntrack for kube-proxy and kubelet; the libraries of these. A
 /// package the machine has installed is unpacked all the same: only its version can differ, not its place.
@@ -48,7 +46,7 @@ const WRAPPED: [(&str, &str); 9] = [
 ];
 
 /// Where the packages are unpacked; `wrapped/` there comes first on a node's PATH.
-pub(crate) fn unpacked(progress: &Progress) -> Result<PathBuf> {
+pub(crate) fn unpacked(maker: &Maker<'_>) -> Result<PathBuf> {
     let release = fs::read("/etc/os-release").unwrap_or_default();
     let dir =
         cache::root()?.join(format!("debian-{}", cache::key(&[&release, PACKAGES.join(" ").as_bytes()])));
@@ -60,26 +58,27 @@ pub(crate) fn unpacked(progress: &Progress) -> Result<PathBuf> {
                  Ubuntu (a container or a virtual machine will do), or use LEVEL=control-plane"
             );
         }
-        progress.say(&format!("fetching {} Debian packages (once)", PACKAGES.len()));
+        maker.say(&format!("fetching {} Debian packages (once)", PACKAGES.len()));
         let archives = fresh.join("archives");
         fs::create_dir(&archives)?;
-        download(&archives, progress)?;
+        download(&archives, maker)?;
         for archive in fs::read_dir(&archives)? {
-            let status = Command::new("dpkg").arg("-x").arg(archive?.path()).arg(fresh).status()?;
+            let status = maker.command("dpkg").arg("-x").arg(archive?.path()).arg(fresh).status()?;
             ensure!(status.success(), "dpkg -x failed: {status}");
         }
         fs::remove_dir_all(&archives)?;
         // The wrappers name the final place.
         wrap(fresh, &dir)?;
-        progress.say("Debian packages unpacked");
+        maker.say("Debian packages unpacked");
         Ok(())
     })?;
     Ok(dir)
 }
 
-fn download(to: &Path, progress: &Progress) -> Result<()> {
+fn download(to: &Path, maker: &Maker<'_>) -> Result<()> {
     let fetch = || {
-        Command::new("apt-get")
+        maker
+            .command("apt-get")
             .current_dir(to)
             // The default user _apt may not write here.
             .args(["download", "-q", "-o", "APT::Sandbox::User=root"])
@@ -90,8 +89,8 @@ fn download(to: &Path, progress: &Progress) -> Result<()> {
     if fetch()?.status.success() {
         return Ok(());
     }
-    progress.say("apt's lists are missing or old: apt-get update");
-    let update = Command::new("apt-get").args(["update", "-q"]).output()?;
+    maker.say("apt's lists are missing or old: apt-get update");
+    let update = maker.command("apt-get").args(["update", "-q"]).output()?;
     if !update.status.success() {
         bail!("apt-get update failed: {}", String::from_utf8_lossy(&update.stderr).trim());
     }

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache;
 use crate::options::Level;
-use crate::progress::{Progress, REPORT_EVERY};
+use crate::progress::REPORT_EVERY;
+use crate::tools::Maker;
 
 /// Part of the cache key: raise it when the way of building changes.
 const RECIPE: &[u8] = b"1";
@@ -55,15 +56,15 @@ const STAGES: [&str; 5] = [
 ];
 
 /// The folder of built binaries: `kube-apiserver`, ..., and `metallb-crds/`, `kwok-stages/` beside them.
-pub(crate) fn binaries(level: Level, progress: &Progress) -> Result<PathBuf> {
+pub(crate) fn binaries(level: Level, maker: &Maker<'_>) -> Result<PathBuf> {
     let dir = folder()?;
     let wanted = TOOLS.iter().filter(|tool| tool.only.is_none_or(|only| only == level));
-    build(&dir, wanted, progress)?;
+    build(&dir, wanted, maker)?;
     cache::once(&dir.join("metallb-crds"), "MetalLB's types", |fresh| {
-        copy_yaml(&module_source("metallb", "go.universe.tf/metallb")?.join("config/crd/bases"), fresh)
+        copy_yaml(&module_source(maker, "metallb", "go.universe.tf/metallb")?.join("config/crd/bases"), fresh)
     })?;
     cache::once(&dir.join("kwok-stages"), "kwok's stages", |fresh| {
-        let source = module_source("kubernetes", "sigs.k8s.io/kwok")?.join("kustomize/stage");
+        let source = module_source(maker, "kubernetes", "sigs.k8s.io/kwok")?.join("kustomize/stage");
         let mut all = String::new();
         for stage in STAGES {
             let path = source.join(stage);
@@ -76,9 +77,9 @@ pub(crate) fn binaries(level: Level, progress: &Progress) -> Result<PathBuf> {
 }
 
 /// Where kubectl is, built when missing.
-pub(crate) fn kubectl(progress: &Progress) -> Result<PathBuf> {
+pub(crate) fn kubectl(maker: &Maker<'_>) -> Result<PathBuf> {
     let dir = folder()?;
-    build(&dir, TOOLS.iter().take(1), progress)?;
+    build(&dir, TOOLS.iter().take(1), maker)?;
     Ok(dir.join("kubectl"))
 }
 
@@ -99,7 +100,7 @@ fn folder() -> Result<PathBuf> {
     Ok(cache::root()?.join("bin").join(cache::key(&inputs)))
 }
 
-fn build<'a>(dir: &Path, tools: impl Iterator<Item = &'a Tool>, progress: &Progress) -> Result<()> {
+fn build<'a>(dir: &Path, tools: impl Iterator<Item = &'a Tool>, maker: &Maker<'_>) -> Result<()> {
     let missing: Vec<&Tool> = tools.filter(|tool| !dir.join(tool.name).exists()).collect();
     if missing.is_empty() {
         return Ok(());
@@ -107,23 +108,23 @@ fn build<'a>(dir: &Path, tools: impl Iterator<Item = &'a Tool>, progress: &Progr
     require_go()?;
     fs::create_dir_all(dir)?;
     let lock = cache::Lock::take(&dir.join("build.lock"), || {
-        progress.say("waiting: another process builds the Go binaries");
+        maker.say("waiting: another process builds the Go binaries");
     })?;
-    progress.say(&format!(
+    maker.say(&format!(
         "building {} Go binaries into {} (once; all of them take 10 minutes or more on two cores)",
         missing.len(),
         dir.display()
     ));
     for (n, tool) in missing.iter().enumerate() {
         if !dir.join(tool.name).exists() {
-            build_one(dir, tool, &format!("[{}/{}] {}", n + 1, missing.len(), tool.name), progress)?;
+            build_one(dir, tool, &format!("[{}/{}] {}", n + 1, missing.len(), tool.name), maker)?;
         }
     }
     lock.remove();
     Ok(())
 }
 
-fn build_one(dir: &Path, tool: &Tool, label: &str, progress: &Progress) -> Result<()> {
+fn build_one(dir: &Path, tool: &Tool, label: &str, maker: &Maker<'_>) -> Result<()> {
     let begun = Instant::now();
     let half = dir.join(format!(".{}.new", tool.name));
     let mut flags = "-s -w".to_owned();
@@ -132,7 +133,7 @@ fn build_one(dir: &Path, tool: &Tool, label: &str, progress: &Progress) -> Resul
         let version = pinned_version("kubernetes", "k8s.io/kubernetes")?;
         let _ = write!(flags, " -X k8s.io/component-base/version.gitVersion={version}");
     }
-    let mut child = go(tool.module)
+    let mut child = go(maker, tool.module)
         .args(["build", "-v", "-trimpath", "-ldflags", &flags, "-o"])
         .arg(&half)
         .arg(tool.package)
@@ -160,7 +161,7 @@ fn build_one(dir: &Path, tool: &Tool, label: &str, progress: &Progress) -> Resul
         if reported.elapsed() > REPORT_EVERY {
             reported = Instant::now();
             let lines = lines.lock().map(|lines| lines.clone()).unwrap_or_default();
-            progress.say(&format!("{label}: {}, {} s", activity(&lines), begun.elapsed().as_secs()));
+            maker.say(&format!("{label}: {}, {} s", activity(&lines), begun.elapsed().as_secs()));
         }
         std::thread::sleep(Duration::from_millis(100));
     };
@@ -176,7 +177,7 @@ fn build_one(dir: &Path, tool: &Tool, label: &str, progress: &Progress) -> Resul
         );
     }
     fs::rename(&half, dir.join(tool.name))?;
-    progress.say(&format!("{label}: built in {} s", begun.elapsed().as_secs()));
+    maker.say(&format!("{label}: built in {} s", begun.elapsed().as_secs()));
     Ok(())
 }
 
@@ -193,8 +194,8 @@ fn activity(lines: &[String]) -> String {
     }
 }
 
-fn go(module: &str) -> Command {
-    let mut go = Command::new("go");
+fn go(maker: &Maker<'_>, module: &str) -> Command {
+    let mut go = maker.command("go");
     // What the user has set for other work (a vendor mode, a workspace, tags) must not change these builds.
     go.current_dir(modules().join(module))
         .env("CGO_ENABLED", "0")
@@ -229,14 +230,15 @@ fn pinned_version(module: &str, path: &str) -> Result<String> {
 }
 
 /// Where Go keeps the unpacked module.
-fn module_source(module: &str, path: &str) -> Result<PathBuf> {
+fn module_source(maker: &Maker<'_>, module: &str, path: &str) -> Result<PathBuf> {
     require_go()?;
-    let list =
-        || go(module).args(["list", "-m", "-f", "{{.Dir}}", path]).output().context("cannot run go list");
+    let list = || {
+        go(maker, module).args(["list", "-m", "-f", "{{.Dir}}", path]).output().context("cannot run go list")
+    };
     let mut out = list()?;
     if out.stdout.trim_ascii().is_empty() {
         // The build cache was warm, the module cache was cleaned.
-        go(module).args(["mod", "download", path]).status()?;
+        go(maker, module).args(["mod", "download", path]).status()?;
         out = list()?;
     }
     let dir = String::from_utf8_lossy(&out.stdout).trim().to_owned();

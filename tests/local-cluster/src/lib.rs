@@ -29,6 +29,7 @@ mod cluster;
 mod component;
 mod debian;
 pub mod dockerfile;
+mod door;
 mod down;
 mod go;
 mod guard;
@@ -47,6 +48,7 @@ mod up;
 pub use audit::AuditEvent;
 pub use cluster::Cluster;
 pub use component::Component;
+pub use door::Door;
 pub use down::{all, down};
 pub use marked::{Marked, find as marked_processes};
 pub use member::MEMBER_IMAGE;
@@ -55,5 +57,6 @@ pub use progress::Progress;
 
 /// Makes everything a level needs, so that `up` starts at once.
 pub fn build(level: Level) -> anyhow::Result<()> {
-    tools::Tools::ensure(level, &Progress::new()).map(drop)
+    let maker = tools::Maker { owner: None, progress: &Progress::new() };
+    tools::Tools::ensure(level, &maker).map(drop)
 }

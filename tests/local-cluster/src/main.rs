@@ -245,7 +245,12 @@ fn up(which: &Which, level: Level) -> Result<()> {
     if level == Level::Node {
         println!("  {me} client {flag} -- curl http://203.0.113.1:8080   # as a client outside");
     }
-    println!("\nTo stop it:\n\n  {me} down {flag}");
+    let stop = if which.dir.is_some() {
+        format!("{me} down {flag}")
+    } else {
+        format!("make cluster-down NAME={}", which.name)
+    };
+    println!("\nTo stop it:\n\n  {stop}");
     Ok(())
 }
 

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cache;
 use crate::image::{self, Image};
+use crate::tools::Maker;
 
 const SOURCE: &str = include_str!("../member/main.rs");
 
@@ -17,12 +17,13 @@ pub(crate) const PAUSE_IMAGE: &str = "localhost/pause:1";
 pub const MEMBER_IMAGE: &str = "localhost/member:1";
 
 /// The static binary.
-pub(crate) fn binary() -> Result<PathBuf> {
+pub(crate) fn binary(maker: &Maker<'_>) -> Result<PathBuf> {
     let dir = cache::root()?.join(format!("member-{}", cache::key(&[SOURCE.as_bytes()])));
     cache::once(&dir, "the test member", |fresh| {
         let source = fresh.join("main.rs");
         fs::write(&source, SOURCE)?;
-        let out = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        let out = maker
+            .command(&std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()))
             .args([
                 "--edition=2024",
                 "--crate-name=member",

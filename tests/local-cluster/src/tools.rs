@@ -1,12 +1,13 @@
 //! Everything a level needs that is not part of the machine, made on first use and kept in the cache.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
 use crate::options::{Level, is_root};
 use crate::progress::Progress;
-use crate::{debian, go, member};
+use crate::{debian, go, launch, member};
 
 /// Where the made things are. Paths of what the level does not need are empty.
 #[derive(Clone, Debug, Default)]
@@ -21,9 +22,32 @@ pub(crate) struct Tools {
     pub(crate) images: PathBuf,
 }
 
+/// For whom things are made.
+pub(crate) struct Maker<'a> {
+    /// The directory of the cluster whose `up` needs them: its `down` ends what a killed `up` was making.
+    pub(crate) owner: Option<&'a Path>,
+    /// Where it is told how far.
+    pub(crate) progress: &'a Progress,
+}
+
+impl Maker<'_> {
+    /// A command that makes something.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        if let Some(dir) = self.owner {
+            launch::mark(&mut command, dir);
+        }
+        command
+    }
+
+    pub(crate) fn say(&self, what: &str) {
+        self.progress.say(what);
+    }
+}
+
 impl Tools {
-    /// Makes what is missing, telling what and how far.
-    pub(crate) fn ensure(level: Level, progress: &Progress) -> Result<Self> {
+    /// Makes what is missing.
+    pub(crate) fn ensure(level: Level, maker: &Maker<'_>) -> Result<Self> {
         ensure!(
             cfg!(target_os = "linux"),
             "the local cluster runs on Linux only: elsewhere start one with kind or k3d and set KUBECONFIG"
@@ -31,10 +55,10 @@ impl Tools {
         if level == Level::Node {
             require_node_machine()?;
         }
-        let mut tools = Self { bin: go::binaries(level, progress)?, ..Self::default() };
+        let mut tools = Self { bin: go::binaries(level, maker)?, ..Self::default() };
         if level == Level::Node {
-            tools.debian = debian::unpacked(progress)?;
-            tools.member = member::binary()?;
+            tools.debian = debian::unpacked(maker)?;
+            tools.member = member::binary(maker)?;
             tools.images = member::images(&tools.member)?;
         }
         Ok(tools)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ fn a_control_plane_serves_what_api_tests_need() {
     roles_for_users_are_filled(&cluster);
     writes_of_one_account_are_counted(&cluster);
     a_webhook_is_called_on_loopback(&cluster);
+    a_kubeconfig_of_ours_attaches_fully(&cluster);
     components_stop_freeze_and_come_back(&cluster);
 }
 
@@ -135,6 +137,34 @@ webhooks:
     });
     called.join().unwrap().unwrap();
     cluster.kubectl(&["delete", "validatingwebhookconfiguration", "loopback"]).unwrap();
+}
+
+/// Set in the process that the next check starts.
+const ASKED: &str = "LOCAL_CLUSTER_TEST_CURRENT";
+
+/// Not a test of its own: what [`a_kubeconfig_of_ours_attaches_fully`] runs in another environment.
+#[test]
+fn current_cluster_is_told() {
+    if std::env::var_os(ASKED).is_some() {
+        let current = Cluster::current().unwrap();
+        println!("CURRENT {:?}", current.map(|cluster| (cluster.is_ours(), cluster.runs_pods())));
+    }
+}
+
+fn a_kubeconfig_of_ours_attaches_fully(cluster: &Cluster) {
+    let ask = |kubeconfig: &Path| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "control_plane::current_cluster_is_told", "--nocapture"]);
+        let out = child.env(ASKED, "1").env("KUBECONFIG", kubeconfig).env_remove("CLUSTER").output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        text.lines().find_map(|line| Some(line.split_once("CURRENT ")?.1.to_owned())).unwrap_or(text)
+    };
+    assert_eq!(ask(cluster.kubeconfig()), "Some((true, false))");
+    let elsewhere = crate::place("kubeconfig");
+    std::fs::copy(cluster.kubeconfig(), &elsewhere).unwrap();
+    assert_eq!(ask(&elsewhere), "Some((false, true))", "a copy elsewhere is a cluster like the user's own");
+    std::fs::remove_file(elsewhere).unwrap();
+    assert_eq!(ask(Path::new("")), "None");
 }
 
 fn components_stop_freeze_and_come_back(cluster: &Cluster) {

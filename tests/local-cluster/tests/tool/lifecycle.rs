@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use local_cluster::{Cluster, Level, Options};
+use local_cluster::{Cluster, Level, Options, marked_processes};
 
 use crate::traces::Seen;
 use crate::{eventually, node_level, place, turn};
@@ -126,6 +126,27 @@ fn a_killed_up_of_the_node_leaves_nothing_after_down() {
     if let Some(level) = node_level() {
         killed_at_any_moment_leaves_nothing(level);
     }
+}
+
+/// With an empty cache `up` builds first, for minutes: what it has started must end with `down` as well.
+#[test]
+fn an_up_killed_while_it_builds_leaves_no_compiler_behind() {
+    let _turn = turn();
+    let dir = place("building");
+    let cache = place("building-cache");
+    let mut seen = Seen::before(&dir);
+    let mut up = tool(&["up", "--level", "control-plane", "--name", "building"], &dir);
+    let mut up = up.env("XDG_CACHE_HOME", &cache).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(up.stderr.as_mut().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("packages compiled")).expect("progress of the build");
+    assert!(line.contains("kubectl"), "{line}");
+    assert!(!marked_processes(&dir).is_empty(), "no compiler runs: this test sees nothing");
+    up.kill().unwrap();
+    up.wait().unwrap();
+    seen.note();
+    down(&dir);
+    assert_eq!(seen.left(), Vec::<String>::new());
+    std::fs::remove_dir_all(cache).unwrap();
 }
 
 #[test]

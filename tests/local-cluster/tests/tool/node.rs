@@ -1,6 +1,8 @@
 //! What tests may expect of the node level: that addresses lead where they should, and only there.
 
 use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
 
 use local_cluster::image::{self, Image};
 use local_cluster::{Cluster, MEMBER_IMAGE, Options};
@@ -13,6 +15,7 @@ fn a_node_leads_external_addresses_to_pods_and_nothing_else_outside() {
     let Some(level) = node_level() else { return };
     let cluster = Cluster::up(&Options::for_tests("node", level)).unwrap();
     external_addresses_lead_to_the_right_pod(&cluster);
+    a_door_lets_tests_stand_outside(&cluster);
     outside_reaches_neither_pods_nor_services(&cluster);
     pods_reach_services_and_external_addresses(&cluster);
     a_replaced_pod_keeps_its_external_address(&cluster);
@@ -102,6 +105,17 @@ fn external_addresses_lead_to_the_right_pod(cluster: &Cluster) {
     for (name, address) in ["a", "b"].iter().zip(&addresses) {
         reaches(cluster, &format!("{address}:11222"), &get(cluster, &format!("pod/{name}"), ".metadata.uid"));
     }
+}
+
+fn a_door_lets_tests_stand_outside(cluster: &Cluster) {
+    let address = format!("{}:11222", external_ip(cluster, "a")).parse().unwrap();
+    let door = cluster.door_outside(address).unwrap();
+    let mut answer = String::new();
+    TcpStream::connect(door.local()).unwrap().read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(&get(cluster, "pod/a", ".metadata.uid")), "{answer}");
+    let local = door.local();
+    drop(door);
+    assert!(TcpStream::connect(local).is_err(), "the door is still open");
 }
 
 fn outside_reaches_neither_pods_nor_services(cluster: &Cluster) {
