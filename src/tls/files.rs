@@ -1,7 +1,7 @@
 //! Certificates from mounted files, for example cert-manager's. Read again when they change; the last good pair stays.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -68,6 +68,8 @@ pub struct Files {
     key: PathBuf,
     served: Arc<ServedKey>,
     metrics: Arc<Metrics>,
+    /// What was last tried, good or not.
+    tried: Mutex<Option<Contents>>,
 }
 
 /// Both files' bytes, as one.
@@ -81,7 +83,14 @@ impl Files {
     /// The pair for `listener`; nothing is read yet.
     pub fn new(listener: &'static str, certificate: &Path, key: &Path, metrics: Arc<Metrics>) -> Self {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
-        Self { listener, certificate, key, served: Arc::new(ServedKey::new()), metrics }
+        Self {
+            listener,
+            certificate,
+            key,
+            served: Arc::new(ServedKey::new()),
+            metrics,
+            tried: Mutex::default(),
+        }
     }
 
     /// What the listener resolves its key from.
@@ -93,14 +102,13 @@ impl Files {
     /// person or a probe is looking.
     pub async fn load(&self) -> Result<(), FileError> {
         let contents = self.read().await?;
-        self.serve(&contents)
+        self.serve(contents)
     }
 
     /// Follows the files until `shutdown`. By looking every few seconds and not by inotify: kubelets swap a link
     /// (`..data`) two directories up, so that no event ever reaches the file; events need a watch per level, are lost
     /// when a queue is full and do not exist on some file systems, and a look must follow them in any case.
     pub async fn run(&self, shutdown: CancellationToken) {
-        let mut seen: Option<Contents> = self.read().await.ok();
         let mut last_failure = String::new();
         loop {
             tokio::select! {
@@ -109,15 +117,11 @@ impl Files {
             }
             let failure = match self.read().await {
                 // a file that could not be read for a moment and is what it was
-                Ok(contents) if seen.as_ref() == Some(&contents) => {
+                Ok(contents) if self.was_tried(&contents) => {
                     last_failure.clear();
                     continue;
                 }
-                Ok(contents) => {
-                    let served = self.serve(&contents);
-                    seen = Some(contents);
-                    served.err()
-                }
+                Ok(contents) => self.serve(contents).err(),
                 Err(error) => Some(error),
             };
             let failure = failure.map(|e| e.to_string()).unwrap_or_default();
@@ -144,8 +148,14 @@ impl Files {
         }
     }
 
-    fn serve(&self, contents: &Contents) -> Result<(), FileError> {
-        let (key, not_after) = self.parse(contents, seconds(wall_clock()))?;
+    fn was_tried(&self, contents: &Contents) -> bool {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(contents)
+    }
+
+    fn serve(&self, contents: Contents) -> Result<(), FileError> {
+        let parsed = self.parse(&contents, seconds(wall_clock()));
+        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(contents);
+        let (key, not_after) = parsed?;
         self.metrics.certificate(self.listener, not_after);
         self.served.set(key);
         Ok(())
