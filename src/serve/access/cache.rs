@@ -11,6 +11,8 @@ use super::Unreachable;
 use crate::constants::{ACCESS_CACHE, ACCESS_CACHE_SIZE, ACCESS_OUTAGE, REVIEW_RETRY};
 
 type Answer<V> = Result<V, Unreachable>;
+/// An answer and when it came.
+type Answered<V> = (Answer<V>, Instant);
 
 /// Answers of the API server, for a while. Any number of readers with one question make one review; while the API
 /// server cannot be asked, the last answer goes on counting for [`ACCESS_OUTAGE`].
@@ -19,7 +21,7 @@ pub(super) struct Cache<K, V: Clone> {
 }
 
 struct Entry<V: Clone> {
-    answer: Shared<BoxFuture<'static, Answer<V>>>,
+    answer: Shared<BoxFuture<'static, Answered<V>>>,
     /// When the question was asked: an answer is never counted as younger than it is.
     asked: Instant,
     /// The last answer there was before, and when it was asked for.
@@ -28,18 +30,18 @@ struct Entry<V: Clone> {
 
 impl<V: Clone> Entry<V> {
     fn is_fresh(&self, now: Instant) -> bool {
-        let good_for = match self.answer.peek() {
-            Some(Err(_)) => REVIEW_RETRY,
+        match self.answer.peek() {
+            // from its end: it may have taken as long as a timeout
+            Some((Err(_), failed)) => now.duration_since(*failed) < REVIEW_RETRY,
             // not answered yet: the review has its own timeout, which is shorter
-            None | Some(Ok(_)) => ACCESS_CACHE,
-        };
-        now.duration_since(self.asked) < good_for
+            None | Some((Ok(_), _)) => now.duration_since(self.asked) < ACCESS_CACHE,
+        }
     }
 
     /// What is known at `now`, apart from what is being asked.
     fn last(&self, now: Instant) -> Option<(V, Instant)> {
         let last = match self.answer.peek() {
-            Some(Ok(value)) => Some((value.clone(), self.asked)),
+            Some((Ok(value), _)) => Some((value.clone(), self.asked)),
             _ => self.before.clone(),
         };
         last.filter(|(_, asked)| now.duration_since(*asked) < ACCESS_OUTAGE)
@@ -49,6 +51,11 @@ impl<V: Clone> Entry<V> {
 impl<K: Clone + Eq + Hash, V: Clone + Send + Sync + 'static> Cache<K, V> {
     pub(super) fn new() -> Self {
         Self { entries: Mutex::new(HashMap::new()) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// The answer for `key`: a fresh one, else the one `ask` brings, else the last one.
@@ -61,7 +68,7 @@ impl<K: Clone + Eq + Hash, V: Clone + Send + Sync + 'static> Cache<K, V> {
             let answer = if let Some(entry) = known.filter(|e| e.is_fresh(now)) {
                 entry.answer.clone()
             } else {
-                let answer = ask().shared();
+                let answer = ask().map(|answer| (answer, Instant::now())).boxed().shared();
                 make_room(&mut entries, now);
                 let entry = Entry { answer: answer.clone(), asked: now, before: before.clone() };
                 entries.insert(key, entry);
@@ -69,7 +76,7 @@ impl<K: Clone + Eq + Hash, V: Clone + Send + Sync + 'static> Cache<K, V> {
             };
             (answer, before)
         };
-        match (answer.await, before) {
+        match (answer.await.0, before) {
             (Err(error), Some((value, asked))) => {
                 tracing::debug!(%error, age = ?asked.elapsed(), "access decided by the last answer");
                 Ok(value)

@@ -1,1 +1,261 @@
+use axum::body::to_bytes;
+use external_ip_core::mapping::Mapping as Map;
+use http::Request as HttpRequest;
+use http::header::{IF_NONE_MATCH, RETRY_AFTER};
+use tower::ServiceExt;
 
+use super::*;
+use crate::map::Snapshot;
+use crate::testing::{cluster, mapping};
+use crate::tls::testing::authority;
+
+struct Served {
+    current: Arc<Current>,
+    metrics: Arc<Metrics>,
+    router: Router,
+}
+
+/// An open listener; nothing is published yet.
+fn served() -> Served {
+    let (current, liveness) = (Arc::new(Current::new()), Arc::new(Liveness::new()));
+    liveness.feed("pods").listed();
+    let metrics = Arc::new(Metrics::new(Arc::clone(&current), Arc::clone(&liveness)));
+    let (_, authority) = watch::channel(Some(Arc::new(authority())));
+    let mapping = Mapping {
+        current: Arc::clone(&current),
+        liveness,
+        access: Access::Open,
+        authority: Some(authority),
+        metrics: Arc::clone(&metrics),
+    };
+    Served { current, metrics, router: router(mapping) }
+}
+
+fn position(pods: u64) -> Position {
+    Position { pods, services: 5, slices: 5, namespaces: 5 }
+}
+
+impl Served {
+    fn publish(&self, mapping: Map, pods: u64) {
+        self.current.publish(Snapshot { mapping, position: position(pods), ..Snapshot::default() });
+    }
+
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send("GET", path, headers).await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = HttpRequest::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: impl http::header::AsHeaderName) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+}
+
+fn two() -> Map {
+    mapping([cluster("data", "a", 2), cluster("data", "b", 1)])
+}
+
+#[tokio::test]
+async fn before_the_first_list_there_is_no_map_and_not_an_empty_one() {
+    let served = served();
+    for path in ["/", "/v1/mapping", "/v1/mapping/data/a"] {
+        let answer = served.get(path, &[]).await;
+        assert_eq!((answer.status, answer.header(RETRY_AFTER)), (503, "2"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_document_has_its_type_its_tag_its_age_and_its_position() {
+    let served = served();
+    served.publish(two(), 7);
+    for (path, media) in [
+        ("/", "application/yaml"),
+        ("/v1/mapping", "application/json"),
+        ("/v1/mapping?format=yaml", "application/yaml"),
+        ("/v1/mapping/data/a", "application/json"),
+    ] {
+        let answer = served.get(path, &[]).await;
+        assert_eq!((answer.status, answer.header(CONTENT_TYPE)), (200, media), "{path}");
+        assert_eq!(answer.header(AGE), "0");
+        assert_eq!(answer.header(MAP_POSITION), "p7.s5.e5.n5");
+        assert_eq!((answer.header(CACHE_CONTROL), answer.header(VARY)), ("no-cache", "Accept"));
+        assert!(answer.header(ETAG).starts_with('"') && answer.header(ETAG).len() > 10, "{answer:?}");
+        assert!(!answer.body.is_empty());
+    }
+    let text = served.metrics.text();
+    assert!(text.contains("external_ip_requests_total{document=\"aggregate\",code=\"200\"} 2"), "{text}");
+}
+
+#[tokio::test]
+async fn formats_are_chosen_by_accept_and_have_their_own_tags() {
+    let served = served();
+    served.publish(two(), 7);
+    let json = served.get("/v1/mapping", &[("accept", "application/json")]).await;
+    let yaml = served.get("/v1/mapping", &[("accept", "application/yaml")]).await;
+    assert_eq!(yaml.header(CONTENT_TYPE), "application/yaml");
+    assert_ne!(json.header(ETAG), yaml.header(ETAG));
+    let origin = served.get("/", &[("accept", "application/json")]).await;
+    assert_eq!(origin.header(CONTENT_TYPE), "application/yaml", "the origin's document has one form");
+}
+
+#[tokio::test]
+async fn a_known_document_costs_no_body_and_a_changed_cluster_alone_changes_its_tag() {
+    let served = served();
+    served.publish(two(), 7);
+    let a = served.get("/v1/mapping/data/a", &[]).await;
+    let b = served.get("/v1/mapping/data/b", &[]).await;
+    served.publish(mapping([cluster("data", "a", 2), cluster("data", "b", 3)]), 8);
+    let again = served.get("/v1/mapping/data/a", &[("if-none-match", a.header(ETAG))]).await;
+    assert_eq!((again.status, again.body.as_str()), (304, ""));
+    assert_eq!(again.header(ETAG), a.header(ETAG));
+    assert_eq!(again.header(MAP_POSITION), "p8.s5.e5.n5", "how far the answer is known to hold");
+    let changed = served.get("/v1/mapping/data/b", &[(IF_NONE_MATCH.as_str(), b.header(ETAG))]).await;
+    assert_eq!(changed.status, 200);
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let served = served();
+    served.publish(two(), 7);
+    let (get, head) = (served.get("/v1/mapping", &[]).await, served.send("HEAD", "/v1/mapping", &[]).await);
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    assert_eq!(head.header(ETAG), get.header(ETAG));
+    assert_eq!(head.header("content-length"), get.body.len().to_string());
+}
+
+#[tokio::test]
+async fn errors_say_what_is_wrong_and_what_to_do() {
+    let served = served();
+    served.publish(two(), 7);
+    for (method, path, headers, status, reason, words) in [
+        ("GET", "/v1/mapping/data/nobody", vec![], 404, "NoSuchCluster", "data/nobody"),
+        ("GET", "/v1/mapping/data", vec![], 404, "NoSuchPath", "/v1/mapping/NAMESPACE/CLUSTER"),
+        ("GET", "/v2", vec![], 404, "NoSuchPath", "/v1/mapping"),
+        ("POST", "/v1/mapping", vec![], 405, "OnlyReading", "GET or HEAD"),
+        ("GET", "/v1/mapping?format=xml", vec![], 400, "UnknownFormat", "format=json"),
+        ("GET", "/", vec![("map-position", "yesterday")], 400, "InvalidPosition", "unchanged"),
+    ] {
+        let answer = served.send(method, path, &headers).await;
+        assert_eq!(answer.status, status, "{path}");
+        let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(body["reason"], reason);
+        assert!(answer.body.contains(words), "{}", answer.body);
+    }
+    assert!(served.send("POST", "/", &[]).await.header("allow").contains("GET"));
+}
+
+#[tokio::test]
+async fn a_client_that_has_seen_less_is_answered_at_once() {
+    let served = served();
+    served.publish(two(), 7);
+    assert_eq!(served.get("/", &[("map-position", "p7.s5.e5.n5")]).await.status, 200);
+    assert_eq!(served.get("/", &[("map-position", "p1.s1.e1.n1")]).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_never_goes_back_on_a_replica_that_is_behind() {
+    let served = served();
+    served.publish(two(), 7);
+    let begun = tokio::time::Instant::now();
+    let answer = served.get("/", &[("map-position", "p8.s5.e5.n5")]).await;
+    assert_eq!((answer.status, answer.header(RETRY_AFTER)), (503, "2"));
+    assert_eq!(answer.header(MAP_POSITION), "p7.s5.e5.n5");
+    assert!(begun.elapsed() >= POSITION_WAIT);
+}
+
+#[tokio::test]
+async fn a_replica_that_catches_up_answers_with_what_it_has_then() {
+    let served = served();
+    served.publish(two(), 7);
+    let (answer, ()) = tokio::join!(served.get("/", &[("map-position", "p9.s5.e5.n5")]), async {
+        tokio::task::yield_now().await;
+        served.publish(two(), 8);
+        tokio::task::yield_now().await;
+        served.publish(two(), 9);
+    });
+    assert_eq!((answer.status, answer.header(MAP_POSITION)), (200, "p9.s5.e5.n5"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_clients_are_bounded() {
+    let served = served();
+    served.publish(two(), 7);
+    let waiting: Vec<_> =
+        (0..=POSITION_WAITERS).map(|_| served.get("/", &[("map-position", "p8.s5.e5.n5")])).collect();
+    let begun = tokio::time::Instant::now();
+    let mut waiting = futures::stream::FuturesUnordered::from_iter(waiting);
+    let first = futures::StreamExt::next(&mut waiting).await.unwrap();
+    assert_eq!((first.status, begun.elapsed().as_secs()), (503, 0), "one too many is told at once");
+}
+
+#[tokio::test]
+async fn the_ca_is_there_for_everybody_and_its_absence_is_explained() {
+    let served = served();
+    let answer = served.get("/ca.pem", &[]).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.starts_with("-----BEGIN CERTIFICATE-----\n"));
+    let (current, liveness) = (Arc::new(Current::new()), Arc::new(Liveness::new()));
+    let metrics = Arc::new(Metrics::new(Arc::clone(&current), Arc::clone(&liveness)));
+    let mapping =
+        Mapping { current, liveness, access: Access::Open, authority: None, metrics: Arc::clone(&metrics) };
+    let answer = Served { current: Arc::new(Current::new()), metrics, router: router(mapping) }
+        .get("/ca.pem", &[])
+        .await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.body.contains("mounted files"));
+}
+
+#[tokio::test]
+async fn access_is_judged_before_anything_is_told() {
+    /// Knows nobody.
+    struct Nobody;
+    impl access::Reviewer for Nobody {
+        fn authenticate(
+            &self,
+            _: &str,
+        ) -> futures::future::BoxFuture<'static, Result<Option<access::Account>, access::Unreachable>>
+        {
+            Box::pin(async { Ok(None) })
+        }
+        fn authorize(
+            &self,
+            _: &access::Account,
+            _: &Wish,
+        ) -> futures::future::BoxFuture<'static, Result<bool, access::Unreachable>> {
+            Box::pin(async { Ok(false) })
+        }
+    }
+    let Served { current, metrics, .. } = served();
+    let mapping = Mapping {
+        current: Arc::clone(&current),
+        liveness: Arc::new(Liveness::new()),
+        access: Access::token(Arc::new(Nobody)),
+        authority: None,
+        metrics: Arc::clone(&metrics),
+    };
+    let served = Served { current, metrics, router: router(mapping) };
+    served.publish(two(), 7);
+    for path in ["/", "/v1/mapping", "/v1/mapping/data/a", "/v1/mapping/data/nobody"] {
+        let answer = served.get(path, &[("authorization", "Bearer x")]).await;
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(answer.header(MAP_POSITION).is_empty());
+    }
+}
