@@ -10,7 +10,6 @@ pub mod map;
 pub mod metrics;
 pub mod run;
 pub mod serve;
-mod stub;
 #[cfg(test)]
 mod testing;
 pub mod tls;

@@ -3,11 +3,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
+use external_ip_core::formats::{document, etag, origin};
 use external_ip_core::mapping::{ClusterMapping, Mapping};
 use external_ip_core::names::Key;
 use http::HeaderValue;
-
-use crate::stub::{document, etag, origin};
 
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

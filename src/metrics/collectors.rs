@@ -33,6 +33,9 @@ impl Collector for Map {
             encode_family(&mut encoder, "external_ip_entries", "Entries by state and reason", None, family)?;
             let help = "Clusters in the map";
             encode_one(&mut encoder, "external_ip_clusters", help, published.mapping.len() as u64)?;
+            let help = "Entries that the document at / cannot express";
+            let left_out = published.documents().origin_left_out() as u64;
+            encode_one(&mut encoder, "external_ip_origin_left_out", help, left_out)?;
             let help = "Changes of the map since the process started";
             encode_one(&mut encoder, "external_ip_map_generation", help, published.generation)?;
         }
