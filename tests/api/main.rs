@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here is a failed test
 
+mod bad_input;
 mod exposure;
+mod lifecycle;
 mod rig;
 #[path = "../support/mod.rs"]
 mod support;

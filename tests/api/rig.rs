@@ -23,6 +23,7 @@ limits: {slotsPerCluster: 12, slotsPerNamespace: 40}
 classes:
   default: {retention: 10m, reuseAfter: 1s}
   brief: {retention: 2s, reuseAfter: 1s}
+  nobody-serves: {service: {loadBalancerClass: example.com/nobody}}
   elsewhere: {allow: {namespaces: [nowhere]}}
 clusters:
 - {name: operated, namespace: operated, selector: {clusterName: operated}, ports: [11222]}

@@ -1,0 +1,197 @@
+//! Whatever is wrong: a reason in the map, an Event or message, and everything else goes on.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::rig::Space;
+use crate::support::within;
+
+fn annotated(key: &str, value: &str) -> Value {
+    json!({"metadata": {"annotations": {key: value}}})
+}
+
+#[tokio::test]
+async fn each_mistake_has_its_reason_and_event_and_the_good_pod_its_address() {
+    let space = Space::new("bad-pods").await;
+    let cases = [
+        ("ports", "InvalidPorts", annotated("external-ip.dev/ports", "11222//tcp")),
+        ("unknown", "UnknownPort", annotated("external-ip.dev/ports", "nope")),
+        ("class", "UnknownClass", annotated("external-ip.dev/class", "gold")),
+        ("elsewhere", "ClassNotAllowed", annotated("external-ip.dev/class", "elsewhere")),
+        ("inject", "InvalidSettings", annotated("external-ip.dev/inject", "everything")),
+        ("host", "HostNetwork", json!({"spec": {"hostNetwork": true}})),
+        ("none", "NoPorts", json!({"spec": {"containers": [{"name": "main", "image": "none"}]}})),
+    ];
+    for (pod, _, change) in &cases {
+        space.pod(pod, change.clone()).await;
+    }
+    space.pod("good", json!({})).await;
+    for (pod, reason, _) in &cases {
+        let message = space.reason("c", pod, reason).await;
+        assert!(message.contains(": "), "says what to do: {message}");
+        space.event("Pod", pod, reason).await;
+        let found = space.api.get(&space.core(&format!("pods/{pod}"))).await.ok();
+        assert!(found["metadata"]["labels"]["stamp.external-ip.dev/pod-id"].is_null(), "not stamped");
+    }
+    crate::support::eventually("the good pod is routed", async || {
+        let entry = space.entries("c").await.remove("good").unwrap_or_default();
+        if entry["state"] == "Routed" { Ok(()) } else { Err(entry.to_string()) }
+    })
+    .await;
+    assert_eq!(space.services().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_malformed_cluster_label_is_shown_under_its_own_value() {
+    let space = Space::new("bad-cluster").await;
+    let name = "x".repeat(41);
+    space.pod("long", json!({"metadata": {"labels": {"external-ip.dev/cluster": name}}})).await;
+    space.reason(&name, "long", "InvalidClusterName").await;
+    space.event("Pod", "long", "InvalidClusterName").await;
+}
+
+#[tokio::test]
+async fn long_pod_names_get_a_hashed_identity_and_an_address() {
+    let space = Space::new("bad-long").await;
+    let name = format!("p{}", "a".repeat(62));
+    space.pod(&name, json!({})).await;
+    space.routed(&[&name]).await;
+}
+
+#[tokio::test]
+async fn a_finished_pod_keeps_no_address() {
+    let space = Space::new("bad-finished").await;
+    space.pod("job", json!({})).await;
+    space.routed(&["job"]).await;
+    let done = json!({"status": {"phase": "Succeeded"}});
+    space.api.patch(&space.core("pods/job/status"), &done).await.ok();
+    space.reason("c", "job", "Finished").await;
+    let entry = space.entries("c").await.remove("job").unwrap();
+    assert_eq!((&entry["internal"]["ips"], &entry["external"]), (&json!([]), &json!(null)));
+}
+
+#[tokio::test]
+async fn a_labelled_pod_in_a_namespace_that_is_not_enabled_has_a_reason_and_opens_nothing() {
+    let space = Space::labelled("bad-namespace", json!({})).await;
+    space.pod("outside", json!({})).await;
+    space.reason("c", "outside", "NamespaceNotEnabled").await;
+    space.event("Pod", "outside", "NamespaceNotEnabled").await;
+    assert!(space.services().await.is_empty());
+}
+
+#[tokio::test]
+async fn forged_reserved_keys_are_taken_off_any_new_pod() {
+    let space = Space::new("bad-forged").await;
+    space.pod("victim", json!({})).await;
+    space.routed(&["victim"]).await;
+    let forged = json!({"metadata": {
+        "labels": {"external-ip.dev/cluster": null, "stamp.external-ip.dev/pod-id": "c.victim"},
+        "annotations": {"stamp.external-ip.dev/address": "203.0.113.250"}}});
+    let pod = space.pod("forger", forged).await;
+    assert!(pod["metadata"]["labels"]["stamp.external-ip.dev/pod-id"].is_null(), "{}", pod["metadata"]);
+    assert!(pod["metadata"]["annotations"]["stamp.external-ip.dev/address"].is_null());
+}
+
+#[tokio::test]
+async fn an_identity_copied_past_the_webhook_withdraws_the_entry_until_it_is_gone() {
+    let space = Space::new("bad-copied").await;
+    space.pod("victim", json!({})).await;
+    space.routed(&["victim"]).await;
+    space.pod("copier", json!({"metadata": {"labels": {"external-ip.dev/cluster": null}}})).await;
+    let copy = json!({"metadata": {"labels": {"stamp.external-ip.dev/pod-id": "c.victim"}}});
+    space.api.patch(&space.core("pods/copier"), &copy).await.ok();
+    space.reason("c", "victim", "DuplicateIdentity").await;
+    assert_eq!(space.entries("c").await["victim"]["external"], json!(null));
+    space.event("Pod", "victim", "DuplicateIdentity").await;
+    let service = space.api.get(&space.core("services/c-ext-0")).await.ok();
+    assert_eq!(service["spec"]["selector"], json!({"stamp.external-ip.dev/pod-id": "nobody"}));
+    space.api.delete(&space.core("pods/copier")).await.ok();
+    space.routed(&["victim"]).await;
+}
+
+#[tokio::test]
+async fn a_foreign_service_under_a_slots_name_is_reported_and_left_alone() {
+    let space = Space::new("bad-foreign").await;
+    let foreign = json!({"metadata": {"name": "c-ext-0"}, "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]}});
+    let before = space.api.post(&space.core("services"), &foreign).await.ok();
+    space.pod("c-0", json!({})).await;
+    space.routed(&["c-0"]).await;
+    space.event("Pod", "c-0", "NameTaken").await;
+    let after = space.api.get(&space.core("services/c-ext-0")).await.ok();
+    assert_eq!(after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
+    assert_eq!(space.entries("c").await["c-0"]["slot"], 1);
+}
+
+#[tokio::test]
+async fn a_foreign_service_is_taken_over_when_its_owner_says_so() {
+    let space = Space::new("bad-adopted").await;
+    let theirs = json!({
+        "metadata": {"name": "c-ext-0", "annotations": {"external-ip.dev/adopt": "true", "team": "theirs"}},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "theirs"}, "ports": [{"port": 80}]}});
+    space.api.post(&space.core("services"), &theirs).await.ok();
+    let address = crate::support::eventually("it has its address", async || {
+        let service = space.api.get(&space.core("services/c-ext-0")).await.ok();
+        let ip = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::to_owned);
+        ip.ok_or_else(|| service.to_string())
+    })
+    .await;
+    space.pod("c-0", json!({})).await;
+    assert_eq!(space.routed(&["c-0"]).await["c-0"], address);
+    let service = space.api.get(&space.core("services/c-ext-0")).await.ok();
+    assert_eq!(service["spec"]["selector"], json!({"stamp.external-ip.dev/pod-id": "c.c-0"}));
+    assert_eq!(service["metadata"]["annotations"]["team"], "theirs");
+}
+
+#[tokio::test]
+async fn over_the_limit_a_pod_waits_with_a_reason_and_gets_the_next_free_slot() {
+    let space = Space::new("bad-limit").await;
+    space.stateful_set(13, json!({})).await;
+    space.event("StatefulSet", "c", "ClusterLimit").await;
+    let routed = async |want: usize| {
+        crate::support::eventually("as many as allowed are routed", async || {
+            let entries = space.entries("c").await;
+            let count = entries.values().filter(|e| e["state"] == "Routed").count();
+            if count == want { Ok(entries) } else { Err(format!("{count} of {}", entries.len())) }
+        })
+        .await
+    };
+    let entries = routed(12).await;
+    let waiting: Vec<&Value> = entries.values().filter(|e| e["state"] != "Routed").collect();
+    assert_eq!((waiting.len(), &waiting[0]["reason"]), (1, &json!("ClusterLimit")));
+    space.scale(12).await;
+    routed(12).await;
+}
+
+#[tokio::test]
+async fn without_a_load_balancer_controller_the_reason_says_so_after_two_minutes() {
+    let space = Space::new("bad-balancer").await;
+    space.pod("c-0", annotated("external-ip.dev/class", "nobody-serves")).await;
+    space.reason("c", "c-0", "WaitingForAddress").await;
+    let found = async || {
+        let entry = space.entries("c").await.remove("c-0").unwrap_or_default();
+        if entry["reason"] == "NoLoadBalancer" { Ok(()) } else { Err(entry.to_string()) }
+    };
+    within(Duration::from_secs(150), "the reason NoLoadBalancer", found).await;
+    space.event("Pod", "c-0", "NoLoadBalancer").await;
+}
+
+#[tokio::test]
+async fn a_quota_that_refuses_the_service_is_told_and_lifted_later() {
+    let space = Space::new("bad-quota").await;
+    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"services.loadbalancers": "0"}}});
+    space.api.post(&space.core("resourcequotas"), &quota).await.ok();
+    crate::support::eventually("the quota counts", async || {
+        let found = space.api.get(&space.core("resourcequotas/none")).await.ok();
+        if found["status"]["used"].is_object() { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+    space.pod("c-0", json!({})).await;
+    space.event("Pod", "c-0", "WriteRefused").await;
+    space.api.delete(&space.core("resourcequotas/none")).await.ok();
+    within(Duration::from_secs(90), "tried again", async || {
+        let entry = space.entries("c").await.remove("c-0").unwrap_or_default();
+        if entry["state"] == "Routed" { Ok(()) } else { Err(entry.to_string()) }
+    })
+    .await;
+}
