@@ -181,6 +181,24 @@ fn a_service_edited_by_hand_is_mended_in_our_fields_only() {
 }
 
 #[test]
+fn a_selector_bent_to_another_member_is_mended_and_no_address_is_lost() {
+    let mut world = world();
+    three(&mut world);
+    world.take_writes();
+    world.edit_service("c-ext-0", |v| v["spec"]["selector"] = json!({names::POD_ID_LABEL: "c.c-1"}));
+    world.settle();
+    assert_eq!(world.take_writes(), ["update_service"]);
+    assert_eq!(world.summary("c"), ROUTED);
+    // also where its pod is away at that moment
+    world.delete_pod("c-0");
+    world.edit_service("c-ext-0", |v| v["spec"]["selector"] = json!({names::POD_ID_LABEL: "c.c-1"}));
+    world.pass(Duration::from_secs(60));
+    world.pod("c-0").stamped().create();
+    world.settle();
+    assert_eq!(world.summary("c"), ROUTED);
+}
+
+#[test]
 fn a_rolling_update_with_changed_ports_changes_each_slot_with_its_pod() {
     let mut world = world();
     three(&mut world);

@@ -24,7 +24,7 @@ enum Step {
     ChangePorts(u8),
     CopyIdentity { from: u8, to: u8 },
     DeleteService(u8),
-    BendSelector(u8),
+    BendSelector { slot: u8, to: u8 },
     Namespace(bool),
     NewLeader,
     Pass(u16),
@@ -42,7 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => pod.clone().prop_map(Step::ChangePorts),
         1 => (pod.clone(), pod.clone()).prop_map(|(from, to)| Step::CopyIdentity { from, to }),
         1 => pod.clone().prop_map(Step::DeleteService),
-        1 => pod.prop_map(Step::BendSelector),
+        1 => (pod.clone(), pod).prop_map(|(slot, to)| Step::BendSelector { slot, to }),
         1 => any::<bool>().prop_map(Step::Namespace),
         1 => Just(Step::NewLeader),
         2 => (1u16..800).prop_map(Step::Pass),
@@ -83,10 +83,10 @@ fn take(world: &mut World, step: &Step) {
             let (_, cluster) = name(*slot);
             world.delete_service(&names::slot_service(cluster, u32::from(*slot / 2)));
         }
-        Step::BendSelector(slot) => {
-            let (pod, cluster) = name(*slot);
-            let service = names::slot_service(cluster, u32::from(*slot / 2));
+        Step::BendSelector { slot, to } => {
+            let service = names::slot_service(name(*slot).1, u32::from(*slot / 2));
             if world.services.contains_key(&service) {
+                let (pod, cluster) = name(*to);
                 let id = names::pod_id_of_name(cluster, &pod);
                 world.edit_service(&service, |v| v["spec"]["selector"] = json!({names::POD_ID_LABEL: id}));
             }

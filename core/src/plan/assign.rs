@@ -133,11 +133,15 @@ impl Desk<'_, '_> {
         self.result.held.push((index, number));
     }
 
-    /// Further slots bound to an identity that has one already: two external addresses of one pod.
+    /// Further slots of the same name bound to an identity that has one already: two external addresses of one pod. One
+    /// kept for another name has only been bent: it waits for its pod like any free slot.
     fn free_surplus(&mut self, number: u32) {
-        let Some(id) = self.slots[&number].bound_to.as_deref() else { return };
-        let twins = self.slots.values().filter(|s| s.bound_to.as_deref() == Some(id));
-        self.result.surplus.extend(twins.map(|s| s.number).filter(|n| self.result.free.contains(n)));
+        let held = &self.slots[&number];
+        let is_twin = |s: &&Slot<'_>| {
+            s.bound_to.is_some() && s.bound_to == held.bound_to && s.kept_for == held.kept_for
+        };
+        let twins = self.slots.values().filter(is_twin).map(|s| s.number);
+        self.result.surplus.extend(twins.filter(|n| self.result.free.contains(n)));
     }
 
     fn serve(&mut self, index: usize, claim: &Claim<'_>) {
