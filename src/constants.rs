@@ -44,11 +44,6 @@ pub const CONFIG_MAP_DEBOUNCE_MAX: Duration = Duration::from_secs(2);
 /// bounds what a dead replica costs every new pod. For orientation: it is set in the manifests, not by the process.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// From SIGTERM, when readiness turns false, until the listeners close. Endpoints are taken out of Services while the
-/// process goes on, and every node learns of it at its own time; a review sent here meanwhile is still answered. Part
-/// of the grace period, together with [`DRAIN`].
-pub const LEAVE_SERVICES: Duration = Duration::from_secs(5);
-
 /// From SIGTERM until the listeners take no more connections. Nodes and API servers learn a moment later than we do that
 /// this pod is going; until then reviews and readers still come here and must be answered. With [`DRAIN`] it fits into
 /// the pod's grace period (30 s).
