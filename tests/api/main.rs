@@ -6,6 +6,7 @@
 mod bad_input;
 mod exposure;
 mod lifecycle;
+mod outage;
 mod rig;
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use local_cluster::{AuditEvent, Cluster, Level};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::support::product::{Launch, Product, free_port};
 /// The account of the manifests: what the product may do here is what it may do there.
 pub(crate) const ACCOUNT: &str = "system:serviceaccount:external-ip-controller:external-ip-controller";
 /// Classes the tests use: `default` and one that gives addresses back at once.
-const CONFIG: &str = "
+pub(crate) const CONFIG: &str = "
 version: 1
 access: open
 limits: {slotsPerCluster: 12, slotsPerNamespace: 40}
@@ -30,37 +30,50 @@ clusters:
 ";
 
 pub(crate) struct Rig {
-    pub(crate) cluster: Cluster,
+    // dropped in this order: the product before its API server
     pub(crate) product: Product,
-    pub(crate) kubeconfig: PathBuf,
-    pub(crate) directory: PathBuf,
+    kubeconfig: PathBuf,
+    directory: PathBuf,
+    pub(crate) cluster: Cluster,
 }
 
-static RIG: OnceLock<Rig> = OnceLock::new();
+static RIG: OnceLock<Arc<Rig>> = OnceLock::new();
 
 /// The shared cluster and product, ready.
-pub(crate) async fn rig() -> &'static Rig {
-    let rig = tokio::task::spawn_blocking(|| RIG.get_or_init(start)).await.unwrap();
+pub(crate) async fn rig() -> Arc<Rig> {
+    let rig =
+        tokio::task::spawn_blocking(|| Arc::clone(RIG.get_or_init(|| Arc::new(Rig::start("api", CONFIG)))));
+    let rig = rig.await.unwrap();
     rig.product.ready().await;
     rig
 }
 
-fn start() -> Rig {
-    let cluster = Cluster::for_tests("api", Level::ControlPlane).expect("a cluster to test on");
-    let admission_port = free_port();
-    install(&cluster, admission_port);
-    let kubeconfig = cluster.user_kubeconfig(ACCOUNT, &["system:serviceaccounts"]).unwrap();
-    let directory = cluster.dir().unwrap().join("product");
-    std::fs::create_dir_all(&directory).unwrap();
-    let product = Product::start(&Launch {
-        name: "first",
-        kubeconfig: &kubeconfig,
-        config: CONFIG,
-        directory: &directory,
-        admission_port,
-        cluster: &cluster,
-    });
-    Rig { cluster, product, kubeconfig, directory }
+impl Rig {
+    /// A cluster of its own with a product, for tests that break things. Blocks while the cluster starts.
+    pub(crate) fn start(name: &str, config: &str) -> Self {
+        let cluster = Cluster::for_tests(name, Level::ControlPlane).expect("a cluster to test on");
+        let admission_port = free_port();
+        install(&cluster, admission_port);
+        let kubeconfig = cluster.user_kubeconfig(ACCOUNT, &["system:serviceaccounts"]).unwrap();
+        let directory = cluster.dir().unwrap().join("product");
+        std::fs::create_dir_all(&directory).unwrap();
+        let launch = Launch {
+            name: "first",
+            kubeconfig: &kubeconfig,
+            config,
+            directory: &directory,
+            admission_port,
+            cluster: &cluster,
+        };
+        let product = Product::start(&launch);
+        Self { product, kubeconfig, directory, cluster }
+    }
+
+    /// A further replica.
+    pub(crate) fn replica(&self, name: &str, config: &str) -> Product {
+        let Self { cluster, kubeconfig, directory, .. } = self;
+        Product::start(&Launch { name, kubeconfig, config, directory, admission_port: 0, cluster })
+    }
 }
 
 /// The shipped manifests, but for what runs the product as a pod: it runs beside the API server here.
@@ -78,7 +91,7 @@ pub(crate) fn install(cluster: &Cluster, admission_port: u16) {
 
 /// One test's namespace.
 pub(crate) struct Space {
-    pub(crate) rig: &'static Rig,
+    pub(crate) rig: Arc<Rig>,
     pub(crate) name: String,
     pub(crate) api: Api,
 }
@@ -89,9 +102,17 @@ impl Space {
         Self::labelled(name, json!({"external-ip.dev/enabled": "true"})).await
     }
 
+    /// An enabled namespace on a cluster of the test's own.
+    pub(crate) async fn on(rig: Arc<Rig>, name: &str) -> Self {
+        Self::make(rig, name, json!({"external-ip.dev/enabled": "true"})).await
+    }
+
     /// A namespace with these labels.
     pub(crate) async fn labelled(name: &str, labels: Value) -> Self {
-        let rig = rig().await;
+        Self::make(rig().await, name, labels).await
+    }
+
+    async fn make(rig: Arc<Rig>, name: &str, labels: Value) -> Self {
         let api = Api::new(rig.cluster.kubeconfig()).await;
         let body = json!({"metadata": {"name": name, "labels": labels}});
         api.post("/api/v1/namespaces", &body).await.ok();
@@ -258,12 +279,16 @@ fn container() -> Value {
     json!({"name": "main", "image": "none", "ports": [{"name": "hotrod", "containerPort": 11222}]})
 }
 
-/// GET from the mapping listener, verified against the published CA.
-pub(crate) async fn fetch(at: SocketAddr, api: &Api, path: &str, headers: &[(&str, &str)]) -> Response {
-    let ca = eventually("the CA is published", async || {
+/// The published CA.
+pub(crate) async fn ca(api: &Api) -> String {
+    eventually("the CA is published", async || {
         let map = api.get("/api/v1/namespaces/external-ip-controller/configmaps/external-ip-ca").await.body;
         map["data"]["ca.crt"].as_str().map(str::to_owned).ok_or_else(|| map.to_string())
     })
-    .await;
-    https::get(at, &ca, path, headers).await.expect("the mapping listener answers")
+    .await
+}
+
+/// GET from a mapping listener, verified against the published CA.
+pub(crate) async fn fetch(at: SocketAddr, api: &Api, path: &str, headers: &[(&str, &str)]) -> Response {
+    https::get(at, &ca(api).await, path, headers).await.expect("the mapping listener answers")
 }
