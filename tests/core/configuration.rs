@@ -28,3 +28,14 @@ fn every_file_of_the_golden_folder_has_its_result() {
         assert_golden(&format!("configuration/{case}.result"), &result);
     }
 }
+
+#[test]
+fn what_the_manifests_ship_is_accepted() {
+    for file in ["base/config.yaml", "components/cert-manager/config.yaml"] {
+        let path = folder().join("../../../manifests").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        if let Err(error) = parse(&text) {
+            panic!("{}: {error}", path.display());
+        }
+    }
+}
