@@ -29,6 +29,8 @@ pub fn all() -> Result<Vec<PathBuf>> {
 
 /// `up` and `down` of one directory take turns.
 pub(crate) fn lock(dir: &Path) -> Result<Lock> {
+    // Not even a lock beside somebody else's directory.
+    require_ours(dir)?;
     let mut path = dir.as_os_str().to_owned();
     path.push(".lock");
     Lock::take(Path::new(&path), || {
@@ -39,14 +41,19 @@ pub(crate) fn lock(dir: &Path) -> Result<Lock> {
 /// Under the lock. Everything hangs on processes (network and mount namespaces end with the last one in them), save
 /// the directory and the cgroups.
 pub(crate) fn clear(dir: &Path) -> Result<()> {
+    require_ours(dir)?;
+    marked::end_all(dir)?;
+    node::remove_cgroups(&site::cgroup(dir))?;
+    remove(dir)
+}
+
+fn require_ours(dir: &Path) -> Result<()> {
     ensure!(
         site::is_ours(dir),
         "{} is not a cluster's directory (it has files, but no local-cluster.json): it stays as it is",
         dir.display()
     );
-    marked::end_all(dir)?;
-    node::remove_cgroups(&site::cgroup(dir))?;
-    remove(dir)
+    Ok(())
 }
 
 fn remove(dir: &Path) -> Result<()> {

@@ -176,6 +176,7 @@ fn a_directory_that_is_not_a_clusters_is_left_alone() {
         assert!(String::from_utf8_lossy(&out.stderr).contains("not a cluster's directory"), "{out:?}");
     }
     assert_eq!(std::fs::read_to_string(dir.join("thesis.txt")).unwrap(), "years of work");
+    assert!(!dir.with_extension("lock").exists(), "a lock beside a foreign directory");
     std::fs::remove_dir_all(dir).unwrap();
 }
 
