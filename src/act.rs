@@ -1,5 +1,6 @@
 //! The only folder that changes anything at the API server, and the leadership that allows it.
 
+pub mod configmaps;
 pub mod lease;
 pub mod registration;
 pub mod writer;

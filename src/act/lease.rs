@@ -78,7 +78,7 @@ impl Leadership {
     pub(crate) fn of(time: Duration) -> Self {
         let until = u64::try_from(time.as_millis()).unwrap();
         let (role, seen) = watch::channel(Role::Leading { term: 1 });
-        drop(role);
+        std::mem::forget(role); // a sender that is gone would be a lease task that has ended
         Self { shared: Arc::new(Shared { start: Instant::now(), until: AtomicU64::new(until) }), role: seen }
     }
 }

@@ -137,6 +137,13 @@ pub fn delete(path: &str, options: Vec<u8>) -> Request<Body> {
     build(Method::DELETE, path, Some("application/json"), options)
 }
 
+/// Delete options under which exactly the object that was seen is deleted, as it was seen.
+pub fn preconditions(uid: &str, version: u64) -> Vec<u8> {
+    serde_json::json!({"preconditions": {"uid": uid, "resourceVersion": version.to_string()}})
+        .to_string()
+        .into()
+}
+
 // Paths are made of names the API server has given or the configuration's parser has checked, so they need no escaping;
 // a path that is no URI becomes a request for `/`, which no caller can take for its object.
 fn build(method: Method, path: &str, content: Option<&str>, body: Vec<u8>) -> Request<Body> {

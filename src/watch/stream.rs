@@ -10,23 +10,26 @@
 //! kube-runtime's watcher is not used: it hides bookmarks and list versions, from which the map's position is made,
 //! and does not tell a watch that was renewed from one that hangs, from which its age is made.
 
+#[cfg(test)]
+mod tests;
+mod wire;
+
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use external_ip_core::objects::{Namespace, Pod, Service, Slice};
 use external_ip_core::state::Change;
-use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use kube::core::params::{ListParams, WatchParams};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::client::call::{self, ApiStatus, CallError};
+use crate::client::call::{self, CallError};
 use crate::constants::WATCH_RENEWAL;
+use wire::{Lines, Named, Page, event};
 
 /// A watch that has not ended this long after it was asked to (`WATCH_RENEWAL`) hangs: the server stopped, or the
 /// connection is half-open. Too short costs a renewal when the server is busy; too long eats into what is left until
@@ -324,107 +327,3 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
 fn invalid(error: impl std::fmt::Display) -> End {
     End::Call(CallError::Transport(format!("not a request: {error}")))
 }
-
-#[derive(Deserialize)]
-struct Page<'a> {
-    metadata: PageMeta,
-    // an empty list may be null
-    #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct PageMeta {
-    resource_version: String,
-    #[serde(rename = "continue")]
-    continue_token: Option<String>,
-    namespace: String,
-    name: String,
-}
-
-impl PageMeta {
-    fn version(&self) -> Option<u64> {
-        self.resource_version.parse().ok()
-    }
-}
-
-#[derive(Deserialize, Default)]
-struct Named {
-    metadata: PageMeta,
-}
-
-/// A line of a watch. kube's `WatchEvent` buffers the object to look at its type first; borrowing it does not.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    #[serde(borrow)]
-    object: &'a RawValue,
-}
-
-/// Reads one line; `None` for a type of event this version does not know.
-fn event<T: Watched>(line: &[u8]) -> Result<Option<Change<T>>, End> {
-    fn read<'a, O: Deserialize<'a>>(text: &'a str) -> Result<O, End> {
-        serde_json::from_str(text).map_err(|error| {
-            let named: Named = serde_json::from_str(text).unwrap_or_default();
-            End::Stale(format!(
-                "the event of {}/{} cannot be read: {error}",
-                named.metadata.namespace, named.metadata.name
-            ))
-        })
-    }
-    let line: Line<'_> =
-        serde_json::from_slice(line).map_err(|e| End::Stale(format!("not a watch event: {e}")))?;
-    let text = line.object.get();
-    Ok(match line.kind {
-        "ADDED" | "MODIFIED" => Some(Change::Applied(read(text)?)),
-        "DELETED" => Some(Change::Deleted(read(text)?)),
-        "BOOKMARK" => read::<Named>(text)?.metadata.version().map(Change::Progress),
-        // 410 mostly; with any other, too, it is not known what was missed
-        "ERROR" => return Err(End::Stale(CallError::Status(read::<ApiStatus>(text)?).to_string())),
-        _ => None,
-    })
-}
-
-/// The lines of a body, one at a time out of one buffer.
-struct Lines {
-    body: Body,
-    buffer: Vec<u8>,
-    /// Where the next line begins, and up to where there is no end of line.
-    start: usize,
-    scanned: usize,
-}
-
-impl Lines {
-    fn new(body: Body) -> Self {
-        Self { body, buffer: Vec::new(), start: 0, scanned: 0 }
-    }
-
-    /// The next line; `None` at the end of the body, whatever stands behind the last end of line.
-    async fn next(&mut self) -> Result<Option<&[u8]>, CallError> {
-        loop {
-            if let Some(length) = self.buffer[self.scanned..].iter().position(|b| *b == b'\n') {
-                let line = self.start..self.scanned + length;
-                self.start = line.end + 1;
-                self.scanned = self.start;
-                return Ok(Some(&self.buffer[line]));
-            }
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            self.scanned = self.buffer.len();
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        self.buffer.extend_from_slice(data);
-                    }
-                }
-                Some(Err(error)) => return Err(CallError::Transport(call::chain(&error))),
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;
