@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use external_ip_core::action::Action;
 use external_ip_core::objects::Service;
 use external_ip_core::settings::{self, CertificateSource, Settings};
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::act::configmaps::{ConfigMaps, Source};
 use crate::act::lease::{self, Leadership};
 use crate::act::registration;
 use crate::act::writer::Writer;
@@ -211,6 +213,8 @@ fn control(
         mapping_service: service,
         liveness: Arc::clone(&shared.liveness),
     };
+    let config_maps = config_maps(shared, certificates, leadership.clone(), actions.clone(), stop);
+    tasks.spawn("ConfigMaps", config_maps);
     let outputs = Outputs { current: Arc::clone(&shared.current), actions };
     let control = Control::new(Arc::clone(&shared.settings), watched, inputs, outputs);
     tasks.spawn("state", control.run(stop.all.clone()));
@@ -229,6 +233,43 @@ fn control(
         let keep =
             registration::keep_ca_bundle(shared.client.clone(), leadership, authority, stop.writing.clone());
         tasks.spawn("registration", keep);
+    }
+}
+
+/// Writes the map into ConfigMaps; what is wrong with one becomes an Event on it.
+fn config_maps(
+    shared: &Shared,
+    certificates: &Certificates,
+    leadership: Leadership,
+    actions: mpsc::UnboundedSender<Action>,
+    stop: &Stop,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (reports, mut told) = mpsc::unbounded_channel();
+    let own_mapping = shared.settings.tls.mapping == CertificateSource::SelfManaged;
+    let source = Source {
+        current: Arc::clone(&shared.current),
+        ca: certificates.own.as_ref().filter(|_| own_mapping).map(|own| own.authority()),
+        namespace: shared.namespace.clone(),
+    };
+    let task = ConfigMaps {
+        client: shared.client.clone(),
+        leadership,
+        installation: shared.settings.installation.clone(),
+        source,
+        reports,
+        metrics: Arc::clone(&shared.metrics),
+    };
+    let stop = stop.writing.clone();
+    async move {
+        let tell = async {
+            while let Some(report) = told.recv().await {
+                if let Some(event) = report.event(jiff::Timestamp::now().as_microsecond()) {
+                    // the writer ends only with the process
+                    let _ = actions.send(Action::RecordEvent(event));
+                }
+            }
+        };
+        futures::future::join(task.run(stop), tell).await;
     }
 }
 

@@ -146,8 +146,8 @@ reasons! {
         "wait until the other pod is gone";
     DuplicateExternalAddress: "another Service has the same external address and port",
         "give each slot an address of its own in the load balancer";
-    NameTaken: "a Service that is not ours has the name of a slot",
-        "rename or delete it, or hand it over with the annotation external-ip.dev/adopt: \"true\"";
+    NameTaken: "an object that is not ours has the name of one of ours",
+        "rename or delete it, or hand a Service over with the annotation external-ip.dev/adopt: \"true\"";
     WriteRefused: "the API server refused a write",
         "see the message; a ResourceQuota, a policy or missing rights are the usual causes";
     DocumentTooLarge: "the mapping is too large for a ConfigMap",

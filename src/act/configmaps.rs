@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use external_ip_core::action::Event;
 use external_ip_core::names::Key;
 use external_ip_core::reason::{Code, Reason};
 use external_ip_core::state::Change;
@@ -60,6 +61,22 @@ pub struct Report {
     pub cluster: Option<String>,
     /// What is wrong; `None`: not any more.
     pub reason: Option<Reason>,
+}
+
+impl Report {
+    /// The Event that tells it, `at` microseconds since 1970. Its ConfigMap may not be ours, or not be there: the UID
+    /// stays out.
+    pub fn event(self, at: i64) -> Option<Event> {
+        Some(Event {
+            namespace: self.key.namespace.to_string(),
+            api_version: "v1".to_owned(),
+            kind: "ConfigMap".to_owned(),
+            name: self.key.name.to_string(),
+            uid: String::new(),
+            reason: self.reason?,
+            at,
+        })
+    }
 }
 
 /// Where the documents come from.

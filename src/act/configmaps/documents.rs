@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use external_ip_core::formats::origin;
 use external_ip_core::mapping::{ClusterMapping, Mapping};
 use external_ip_core::names::{
     self, CA_CONFIG_MAP, CLUSTER_LABEL, CONTROLLER_NAME, ClusterName, Key, MANAGED_BY_LABEL,
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::held::{Held, hash};
 use crate::map::{Document as Rendered, Format, Published};
-use crate::stub::origin;
+
 use crate::tls::authority::CONFIG_MAP_KEY;
 
 /// The API server takes no more than this in one ConfigMap, all keys together.
