@@ -1,0 +1,171 @@
+//! The map as readers get it: forms, headers, ConfigMaps, who may.
+
+use serde_json::{Value, json};
+
+use crate::rig::{CONFIG, Space, fetch};
+use crate::support::eventually;
+
+#[tokio::test]
+async fn the_old_form_the_full_document_and_the_config_maps_say_the_same() {
+    let space = Space::new("doc-same").await;
+    space.stateful_set(2, json!({})).await;
+    let addresses = space.routed(&["c-0", "c-1"]).await;
+    let entries = space.entries("c").await;
+    let pairs: Vec<String> = addresses
+        .iter()
+        .map(|(pod, outside)| format!("{}:{outside}", entries[pod]["internal"]["ips"][0].as_str().unwrap()))
+        .collect();
+    let old = space.fetch("/", &[]).await;
+    assert_eq!(old.status, 200);
+    for pair in &pairs {
+        assert!(old.body.contains(pair), "{pair} in\n{}", old.body);
+    }
+    let document = space.fetch(&format!("/v1/mapping/{}/c", space.name), &[]).await.json();
+    let data = eventually("the ConfigMap says the same", async || {
+        let map = space.api.get(&space.core("configmaps/c-external-ips")).await.body;
+        let text = map["data"]["mapping.json"].as_str().unwrap_or_default();
+        let same = serde_json::from_str::<Value>(text).is_ok_and(|d| d == document);
+        if same { Ok(map["data"].clone()) } else { Err(map.to_string()) }
+    })
+    .await;
+    let yaml = data["mapping.yaml"].as_str().unwrap();
+    assert!(pairs.iter().all(|p| yaml.contains(p)), "{yaml}");
+    assert!(data["ca.crt"].as_str().unwrap().contains("BEGIN CERTIFICATE"));
+    eventually("the aggregate ConfigMap is the old form", async || {
+        let path = "/api/v1/namespaces/external-ip-controller/configmaps/external-ip-mapping";
+        let map = space.api.get(path).await.body;
+        let yaml = map["data"]["mapping.yaml"].as_str().unwrap_or_default();
+        if pairs.iter().all(|p| yaml.contains(p)) { Ok(()) } else { Err(map.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_config_map_that_is_deleted_or_edited_is_mended() {
+    let space = Space::new("doc-mended").await;
+    space.stateful_set(1, json!({})).await;
+    space.routed(&["c-0"]).await;
+    let path = space.core("configmaps/c-external-ips");
+    let routed = async |what: &str| {
+        eventually(what, async || {
+            let map = space.api.get(&path).await.body;
+            let text = map["data"]["mapping.json"].as_str().unwrap_or_default().to_owned();
+            if text.contains("Routed") { Ok(map["metadata"]["uid"].clone()) } else { Err(map.to_string()) }
+        })
+        .await
+    };
+    let first = routed("it is written").await;
+    space.api.delete(&path).await.ok();
+    let second = eventually("it is made again", async || match routed("it is there").await {
+        uid if uid != first => Ok(uid),
+        uid => Err(uid.to_string()),
+    })
+    .await;
+    space.api.patch(&path, &json!({"data": {"mapping.json": "{}", "theirs": "kept"}})).await.ok();
+    assert_eq!(routed("it is mended").await, second);
+}
+
+#[tokio::test]
+async fn a_config_map_that_is_not_ours_is_left_alone() {
+    let space = Space::new("doc-foreign").await;
+    let foreign = json!({"metadata": {"name": "c-external-ips"}, "data": {"mapping.json": "theirs"}});
+    space.api.post(&space.core("configmaps"), &foreign).await.ok();
+    space.stateful_set(1, json!({})).await;
+    space.routed(&["c-0"]).await;
+    space.writes(0).await;
+    let map = space.api.get(&space.core("configmaps/c-external-ips")).await.ok();
+    assert_eq!(map["data"], json!({"mapping.json": "theirs"}));
+}
+
+#[tokio::test]
+async fn readers_are_told_form_age_position_and_whether_anything_changed() {
+    let space = Space::new("doc-headers").await;
+    space.stateful_set(1, json!({})).await;
+    space.routed(&["c-0"]).await;
+    let path = format!("/v1/mapping/{}/c", space.name);
+    let json = space.fetch(&path, &[]).await;
+    let yaml = space.fetch(&path, &[("accept", "application/yaml")]).await;
+    assert_eq!(
+        (json.header("content-type"), yaml.header("content-type")),
+        ("application/json", "application/yaml")
+    );
+    assert_ne!(json.header("etag"), yaml.header("etag"));
+    assert!(yaml.body.contains("pod: 'c-0'"), "{}", yaml.body);
+    let age: u64 = json.header("age").parse().unwrap();
+    assert!(age <= 30, "{age}");
+    let unchanged = space.fetch(&path, &[("if-none-match", json.header("etag"))]).await;
+    assert_eq!((unchanged.status.as_u16(), unchanged.body.as_str()), (304, ""));
+    let position = json.header("map-position").to_owned();
+    assert_eq!(space.fetch(&path, &[("map-position", &position)]).await.status, 200);
+    let ahead = "p9999999999.s1.e1.n1";
+    let behind = space.fetch(&path, &[("map-position", ahead)]).await;
+    assert_eq!(behind.status, 503, "never an older map than the client has seen");
+    assert!(!behind.header("retry-after").is_empty());
+    assert_eq!(space.fetch("/v1/mapping/nowhere/nothing", &[]).await.status, 404);
+}
+
+#[tokio::test]
+async fn with_tokens_a_reader_sees_what_rbac_lets_it_see_and_nothing_else() {
+    let space = Space::new("doc-token").await;
+    space.stateful_set(1, json!({})).await;
+    space.routed(&["c-0"]).await;
+    let guarded = space.rig.replica("guarded", &CONFIG.replace("access: open", "access: token"));
+    guarded.ready().await;
+    let path = format!("/v1/mapping/{}/c", space.name);
+    let ask = async |path: &str, token: Option<&str>| {
+        let bearer = token.map(|t| format!("Bearer {t}"));
+        let headers: Vec<(&str, &str)> = bearer.iter().map(|b| ("authorization", b.as_str())).collect();
+        fetch(guarded.mapping, &space.api, path, &headers).await
+    };
+    let nobody = ask(&path, None).await;
+    assert_eq!(nobody.status, 401);
+    assert!(nobody.header("www-authenticate").starts_with("Bearer"));
+    assert_eq!(ask(&path, Some("invented")).await.status, 401);
+
+    let token = async |audience: &str| {
+        let body = json!({"spec": {"audiences": [audience]}});
+        let made = space.api.post(&space.core("serviceaccounts/default/token"), &body).await.ok();
+        made["status"]["token"].as_str().unwrap().to_owned()
+    };
+    let ours = token("external-ip.dev").await;
+    assert_eq!(
+        ask(&path, Some(&token("https://kubernetes.default.svc").await)).await.status,
+        401,
+        "another audience"
+    );
+    assert_eq!(ask(&path, Some(&ours)).await.status, 403, "known, and no right");
+
+    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", space.name);
+    let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["c-external-ips"], "verbs": ["get"]});
+    space
+        .api
+        .post(&format!("{rbac}/roles"), &json!({"metadata": {"name": "reader"}, "rules": [rule]}))
+        .await
+        .ok();
+    let binding = json!({"metadata": {"name": "reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": space.name}]});
+    space.api.post(&format!("{rbac}/rolebindings"), &binding).await.ok();
+    eventually("the right counts once the cached answer has ended", async || {
+        match ask(&path, Some(&ours)).await {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer.body),
+        }
+    })
+    .await;
+    assert_eq!(ask("/v1/mapping", Some(&ours)).await.status, 403, "the whole map is another right");
+    assert_eq!(ask("/", Some(&ours)).await.status, 403);
+    assert_eq!(ask("/ca.pem", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn metrics_and_probes_are_served_without_names_of_objects() {
+    let space = Space::new("doc-metrics").await;
+    space.stateful_set(1, json!({})).await;
+    space.routed(&["c-0"]).await;
+    let text = space.rig.product.admin("/metrics").await.body;
+    assert!(text.trim_end().ends_with("# EOF"), "OpenMetrics");
+    assert!(text.contains("state=\"Routed\""), "{text}");
+    assert!(!text.contains("doc-metrics") && !text.contains("c-0"), "bounded cardinality");
+    assert_eq!(space.rig.product.admin("/livez").await.status, 200);
+}
