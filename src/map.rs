@@ -12,9 +12,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use external_ip_core::mapping::{KeptAddresses, Mapping};
+use external_ip_core::mapping::{KeptAddresses, Mapping, SlotAddress};
 use external_ip_core::names::Key;
-use external_ip_core::stamp::SlotAddress;
 use tokio::sync::watch;
 
 pub use documents::{ClusterDocuments, Document, Documents, Format};

@@ -13,7 +13,6 @@ use crate::claim::{self, Claim};
 use crate::names::{self, Key};
 use crate::objects::{Protocol, Service};
 use crate::settings::DEFAULT_CLASS;
-use crate::stamp::SlotAddress;
 use crate::state::State;
 
 /// All clusters, by namespace and name.
@@ -104,6 +103,19 @@ pub struct PortPair {
     pub internal: u16,
     /// Outside port.
     pub external: u16,
+}
+
+/// The address a slot has and keeps for a pod of this very name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotAddress {
+    /// Slot number.
+    pub slot: u32,
+    /// External addresses, in any order.
+    pub ips: Vec<IpAddr>,
+    /// External host name, where there is one.
+    pub host: Option<String>,
+    /// Ports the slot's Service has now.
+    pub ports: Vec<PortPair>,
 }
 
 /// The addresses slots of a cluster are kept with, by pod name: what a pod created under that name will have.

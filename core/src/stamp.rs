@@ -4,13 +4,13 @@
 mod patch;
 mod review;
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use serde::Serialize;
+use std::borrow::Cow;
 
 use crate::demand::{Ask, Demand, Membership, cluster_of, demand, quoted};
-use crate::mapping::PortPair;
+use crate::mapping::SlotAddress;
 use crate::names::{self, Key};
 use crate::reason::{Code, Reason};
 use crate::settings::Settings;
@@ -22,19 +22,6 @@ pub const STAMP_VERSION: &str = "1";
 
 /// Longest warning in bytes: the API server may cut what is longer than 256 characters.
 const WARNING_MAX: usize = 256;
-
-/// The address a slot has and keeps for a pod of this very name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotAddress {
-    /// Slot number.
-    pub slot: u32,
-    /// External addresses, in any order.
-    pub ips: Vec<IpAddr>,
-    /// External host name, where there is one.
-    pub host: Option<String>,
-    /// Ports the slot's Service has now.
-    pub ports: Vec<PortPair>,
-}
 
 /// The answer to a review, and what the shell logs and counts about it.
 #[derive(Debug, Clone, PartialEq, Eq)]

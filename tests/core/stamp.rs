@@ -5,10 +5,11 @@ mod properties;
 mod reviews;
 
 use external_ip_core::mapping::PortPair;
+use external_ip_core::mapping::SlotAddress;
 use external_ip_core::names::Key;
 use external_ip_core::objects::Protocol;
 use external_ip_core::settings::{Class, ConfiguredCluster, DEFAULT_CLASS, Settings};
-use external_ip_core::stamp::{Answer, SlotAddress, answer};
+use external_ip_core::stamp::{Answer, answer};
 use serde_json::{Value, json};
 
 /// UID of every review here.
