@@ -2,6 +2,7 @@
 
 pub mod act;
 pub mod check;
+pub mod cleanup;
 pub mod cli;
 pub mod client;
 pub mod constants;

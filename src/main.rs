@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use external_ip_controller::cli::{Cli, Command, LogFormat};
-use external_ip_controller::{check, run, tls};
+use external_ip_controller::{check, cleanup, client, run, tls};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -14,7 +14,9 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Check(args) => return check::run(args),
         Command::Run(args) => block_on(run::run(args)),
-        Command::Cleanup(_) => Ok(()),
+        Command::Cleanup(args) => {
+            block_on(async { cleanup::run(&client::from_environment().await?, args).await })
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,4 +4,4 @@ pub mod feed;
 pub mod stream;
 
 pub use feed::{FeedSpec, feeds, mapping_service, spawn};
-pub use stream::{Pulse, Selection, Sink, Watched, follow};
+pub use stream::{Pulse, Selection, Sink, Watched, follow, list};

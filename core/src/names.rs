@@ -36,6 +36,9 @@ pub const STAMP_HOST_ANNOTATION: &str = "stamp.external-ip.dev/host";
 /// Prefix of one annotation per exposed port: internal number, value the external one. See [`stamp_port`].
 pub const STAMP_PORT_PREFIX: &str = "stamp.external-ip.dev/port-";
 
+/// Our scheduling gate: holds a pod until its address is known.
+pub const ADDRESS_GATE: &str = "external-ip.dev/address";
+
 /// Label and value that all our objects carry.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY_LABEL`], and the name of the Lease, the webhook configuration and the field manager.

@@ -111,6 +111,25 @@ pub fn candidate(client: &Client, namespace: &str, name: &str) -> (Candidate, Le
     (candidate, Leadership { shared, role: seen })
 }
 
+/// The holder of the Lease in `namespace` if it is alive: it renews the record, or hands it over, while this watches,
+/// which takes up to the record's duration. A record without a holder, or one that stands still, is nobody's.
+///
+/// # Errors
+/// The Lease cannot be read.
+pub async fn living_holder(client: &Client, namespace: &str) -> Result<Option<String>, CallError> {
+    let store = Store::new(client.clone(), namespace);
+    let begun = Instant::now();
+    let Some((_, first)) = store.read().await? else { return Ok(None) };
+    loop {
+        match store.read().await? {
+            Some((_, record)) if record.holder.is_empty() => return Ok(None),
+            Some((_, record)) if record != first => return Ok(Some(record.holder)),
+            Some(_) if begun.elapsed() < first.duration() => sleep(RENEWAL_RETRY).await,
+            _ => return Ok(None),
+        }
+    }
+}
+
 impl Candidate {
     /// What stands in the Lease while this process leads.
     pub fn identity(&self) -> &str {

@@ -241,44 +241,11 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
 
     /// Reads all pages and sends them as one; gives the version to watch from.
     async fn list(&self) -> Result<u64, End> {
-        let mut params = ListParams {
-            label_selector: self.selection.labels.clone(),
-            field_selector: self.selection.fields.clone(),
-            limit: Some(PAGE_LIMIT),
-            ..ListParams::default()
-        };
         self.pulse.listing();
-        let mut items = Vec::new();
-        let mut version = None;
-        loop {
-            let request = kube::core::Request::new(&self.selection.path).list(&params).map_err(invalid)?;
-            let bytes = call::whole(&self.client, request.map(Body::from), PAGE_TIMEOUT).await?;
-            self.pulse.heard();
-            let page: Page<'_> = serde_json::from_slice(&bytes).map_err(|e| End::Stale(e.to_string()))?;
-            // all pages show the version of the first
-            version = version.or(page.metadata.version());
-            items.extend(page.items.iter().flatten().filter_map(|item| self.readable(item)));
-            params.continue_token = page.metadata.continue_token.filter(|token| !token.is_empty());
-            if params.continue_token.is_none() {
-                break;
-            }
-        }
-        let version =
-            version.ok_or_else(|| End::Stale("the list has no numeric resourceVersion".to_owned()))?;
+        let (items, version) = pages(&self.client, self.name, self.selection, self.pulse).await?;
         self.send(Change::Listed { items, version }).await?;
         self.pulse.listed();
         Ok(version)
-    }
-
-    /// One object of a list; one that cannot be read is out of the state, the others are not held up by it.
-    fn readable(&self, item: &RawValue) -> Option<T> {
-        serde_json::from_str(item.get())
-            .inspect_err(|error| {
-                let named: Named = serde_json::from_str(item.get()).unwrap_or_default();
-                let (namespace, object) = (named.metadata.namespace, named.metadata.name);
-                tracing::error!(watch = self.name, namespace, object, %error, "object cannot be read, left out");
-            })
-            .ok()
     }
 
     /// Watches from `position` and keeps it up to date.
@@ -322,6 +289,61 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
             position.version = seen.max(position.version);
         }
     }
+}
+
+/// All objects of a selection, as they are now. For those who do not watch.
+///
+/// # Errors
+/// A page could not be had.
+pub async fn list<T: DeserializeOwned>(client: &Client, selection: &Selection) -> anyhow::Result<Vec<T>> {
+    match pages(client, "list", selection, &()).await {
+        Ok((items, _)) => Ok(items),
+        Err(End::Call(error)) => Err(error.into()),
+        Err(End::Stale(why)) => Err(anyhow::anyhow!(why)),
+        Err(End::Renew | End::Closed) => Ok(Vec::new()), // ends of watches only
+    }
+}
+
+/// Reads all pages of a consistent list, and its version.
+async fn pages<T: DeserializeOwned>(
+    client: &Client,
+    name: &str,
+    selection: &Selection,
+    pulse: &dyn Pulse,
+) -> Result<(Vec<T>, u64), End> {
+    let mut params = ListParams {
+        label_selector: selection.labels.clone(),
+        field_selector: selection.fields.clone(),
+        limit: Some(PAGE_LIMIT),
+        ..ListParams::default()
+    };
+    let (mut items, mut version) = (Vec::new(), None);
+    loop {
+        let request = kube::core::Request::new(&selection.path).list(&params).map_err(invalid)?;
+        let bytes = call::whole(client, request.map(Body::from), PAGE_TIMEOUT).await?;
+        pulse.heard();
+        let page: Page<'_> = serde_json::from_slice(&bytes).map_err(|e| End::Stale(e.to_string()))?;
+        // all pages show the version of the first
+        version = version.or(page.metadata.version());
+        items.extend(page.items.iter().flatten().filter_map(|item| readable(name, item)));
+        params.continue_token = page.metadata.continue_token.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            break;
+        }
+    }
+    let version = version.ok_or_else(|| End::Stale("the list has no numeric resourceVersion".to_owned()))?;
+    Ok((items, version))
+}
+
+/// One object of a list; one that cannot be read is out of the state, the others are not held up by it.
+fn readable<T: DeserializeOwned>(name: &str, item: &RawValue) -> Option<T> {
+    serde_json::from_str(item.get())
+        .inspect_err(|error| {
+            let named: Named = serde_json::from_str(item.get()).unwrap_or_default();
+            let (namespace, object) = (named.metadata.namespace, named.metadata.name);
+            tracing::error!(watch = name, namespace, object, %error, "object cannot be read, left out");
+        })
+        .ok()
 }
 
 fn invalid(error: impl std::fmt::Display) -> End {

@@ -26,6 +26,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// How long it counts after it was last seen to change.
+    pub(super) fn duration(&self) -> Duration {
+        Duration::from_secs(self.lease_duration_seconds.into())
+    }
+
     /// The record with which `identity` holds the Lease from now on.
     pub(super) fn taken_by(&self, identity: &str) -> Self {
         let now = micro_time();
@@ -66,8 +71,9 @@ pub(super) struct Observed {
 impl Observed {
     /// Whether somebody else holds the Lease and may still be alive.
     pub(super) fn is_held_by_another(&self, identity: &str, now: Instant) -> bool {
-        let duration = Duration::from_secs(self.record.lease_duration_seconds.into());
-        !self.record.holder.is_empty() && self.record.holder != identity && self.since + duration > now
+        !self.record.holder.is_empty()
+            && self.record.holder != identity
+            && self.since + self.record.duration() > now
     }
 }
 
