@@ -6,8 +6,12 @@
 mod bad_input;
 mod documents;
 mod exposure;
+mod lease;
+mod library;
 mod lifecycle;
 mod outage;
 mod rig;
 #[path = "../support/mod.rs"]
 mod support;
+mod watch;
+mod writes;

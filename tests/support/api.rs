@@ -25,12 +25,15 @@ impl Answer {
     }
 }
 
+/// What a kubeconfig says.
+pub(crate) async fn config(kubeconfig: &Path) -> Config {
+    let file = Kubeconfig::read_from(kubeconfig).expect("kubeconfig is there");
+    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.expect("is valid")
+}
+
 impl Api {
     pub(crate) async fn new(kubeconfig: &Path) -> Self {
-        let file = Kubeconfig::read_from(kubeconfig).expect("kubeconfig is there");
-        let config =
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.expect("is valid");
-        Self(external_ip_controller::client::from_config(config).expect("can be used"))
+        Self(external_ip_controller::client::from_config(config(kubeconfig).await).expect("can be used"))
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

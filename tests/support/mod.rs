@@ -7,6 +7,7 @@
 pub(crate) mod api;
 pub(crate) mod https;
 pub(crate) mod product;
+pub(crate) mod proxy;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
