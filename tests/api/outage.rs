@@ -70,6 +70,11 @@ async fn an_api_server_gone_for_a_minute_costs_readiness_but_not_the_map() {
     rig.cluster.start(Component::ApiServer).unwrap();
     rig.product.ready().await;
     late.ready().await;
+    // these give up or wait long after such an outage; a kubelet would start them again
+    for component in [Component::Kwok, Component::MetalLb, Component::Scheduler, Component::ControllerManager] {
+        rig.cluster.stop(component).unwrap();
+        rig.cluster.start(component).unwrap();
+    }
     assert_eq!(space.routed(&["c-0", "c-1"]).await, before);
     // the late one has seen at least as much as the first had before
     let path = format!("/v1/mapping/{}/c", space.name);
