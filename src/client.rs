@@ -83,3 +83,62 @@ pub fn from_config(mut config: Config) -> Result<Client> {
         .service(transport);
     Ok(Client::new(service, config.default_namespace))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+
+    /// Serves the `Authorization` and `User-Agent` headers it is sent.
+    async fn mirror() -> http::Uri {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let show = service_fn(async |request: http::Request<Incoming>| {
+            let header = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
+            let text = format!("{} {}", header("authorization"), header("user-agent"));
+            Ok::<_, BoxError>(http::Response::new(text))
+        });
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), show));
+            }
+        });
+        format!("http://{address}").parse().unwrap()
+    }
+
+    async fn seen(client: &Client) -> String {
+        let answer = call::whole(client, call::get("/"), Duration::from_secs(5)).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn with_token_file(name: &str, uri: http::Uri) -> (Client, std::path::PathBuf) {
+        let token = std::env::temp_dir().join(format!("external-ip-token-{name}-{}", std::process::id()));
+        std::fs::write(&token, "first").unwrap();
+        let mut config = Config::new(uri);
+        config.auth_info.token_file = Some(token.to_str().unwrap().to_owned());
+        (from_config(config).unwrap(), token)
+    }
+
+    #[tokio::test]
+    async fn requests_carry_the_token_and_say_who_asks() {
+        let (client, token) = with_token_file("sent", mirror().await);
+        let agent = format!("external-ip-controller/{}", env!("CARGO_PKG_VERSION"));
+        assert_eq!(seen(&client).await, format!("Bearer first {agent}"));
+        std::fs::remove_file(token).unwrap();
+    }
+
+    #[tokio::test]
+    #[ignore = "waits a minute of real time; run with --ignored after an update of kube"]
+    async fn a_renewed_token_is_used_within_a_minute() {
+        let (client, token) = with_token_file("renewed", mirror().await);
+        assert!(seen(&client).await.starts_with("Bearer first"));
+        std::fs::write(&token, "second").unwrap();
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert!(seen(&client).await.starts_with("Bearer second"));
+        std::fs::remove_file(token).unwrap();
+    }
+}
