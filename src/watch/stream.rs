@@ -45,7 +45,7 @@ const PAGE_LIMIT: u32 = 500;
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 /// Renewals without an event or bookmark before a new list. The API server sends a bookmark before it ends a watch;
 /// one that holds older data than we have seen (restored from a backup) sends nothing at all.
-const SILENT_WATCHES: u32 = 3;
+const SILENT_WATCHES: u32 = 2;
 /// Waits between attempts: at most twice the cap, by jitter, so that a restarted API server is noticed within seconds.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_millis(1500);

@@ -4,13 +4,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use external_ip_controller::act::lease::{self, Leadership, Role};
 use external_ip_controller::client;
 use external_ip_controller::map::{Current, Liveness};
 use external_ip_controller::metrics::Metrics;
 use kube::Client;
-use local_cluster::{Cluster, Level};
+use local_cluster::{Cluster, Component, Level};
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
@@ -61,6 +62,18 @@ impl Bare {
         let proxy = Proxy::to(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await;
         config.cluster_url = format!("https://{}", proxy.address).parse().unwrap();
         (client::from_config(config).unwrap(), proxy)
+    }
+
+    /// Ends API server and etcd, so that etcd's data may be copied or replaced.
+    pub(crate) fn stop_store(&self) {
+        self.cluster.kill(Component::ApiServer).unwrap();
+        self.cluster.stop(Component::Etcd).unwrap();
+    }
+
+    pub(crate) fn start_store(&self) {
+        self.cluster.start(Component::Etcd).unwrap();
+        self.cluster.start(Component::ApiServer).unwrap();
+        self.cluster.wait_ready(Duration::from_secs(60)).unwrap();
     }
 
     /// An enabled namespace.

@@ -1,6 +1,8 @@
 //! Watches on a real API server that is killed, frozen, or cannot be reached.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -236,4 +238,45 @@ async fn a_frozen_api_server_is_watched_from_where_it_was_once_it_goes_on() {
     println!("a new object is seen {:.1} s after the API server goes on", took.as_secs_f32());
     assert!(took < Duration::from_secs(15), "{took:?}");
     assert_eq!(view.lists(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_backup_is_seen_though_its_versions_are_older_than_ours() {
+    let bare = Bare::new().await;
+    bare.namespace("restored").await;
+    create(&bare.admin, "restored", "a").await;
+    bare.stop_store();
+    let (data, copy) = (bare.cluster.etcd_data().unwrap(), bare.cluster.dir().unwrap().join("backup"));
+    copy_tree(&data, &copy);
+    bare.start_store();
+    let view = View::start(bare.client().await, "restored");
+    for number in 0..20 {
+        create(&bare.admin, "restored", &format!("lost-{number}")).await;
+    }
+    eventually("all are seen", async || match view.seen.names.lock().unwrap().len() {
+        21 => Ok(()),
+        n => Err(n.to_string()),
+    })
+    .await;
+    let before = *view.seen.version.lock().unwrap();
+
+    bare.stop_store();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy_tree(&copy, &data);
+    bare.start_store();
+    let restored = Instant::now();
+    within(6 * WATCH_RENEWAL, "the backup is seen", async || {
+        let names = view.seen.names.lock().unwrap().clone();
+        if names.len() == 1 { Ok(()) } else { Err(format!("{names:?}")) }
+    })
+    .await;
+    let now = *view.seen.version.lock().unwrap();
+    println!("version {before}, then {now}, {:.0} s after the restore", restored.elapsed().as_secs_f32());
+    assert!(now < before);
+    std::fs::remove_dir_all(&copy).unwrap();
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
 }
