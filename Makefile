@@ -10,7 +10,7 @@ local-cluster := cargo run --quiet --package local-cluster --
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: cluster-up
 cluster-up: ## Start a Kubernetes on this machine (LEVEL=node|control-plane, NAME=local)
@@ -44,7 +44,7 @@ manifests: ## Generate manifests/install*.yaml from the kustomize base
 # --- the two commands of the README ---
 .PHONY: demo
 demo: image ## Show the whole way on a cluster of its own (KEEP=1 leaves it running)
-	@IMAGE=$(image) examples/demo
+	@IMAGE=$(image) BINARY=$(stage)/out/external-ip-controller examples/demo
 
 .PHONY: test
 test: test-core test-api test-tool test-e2e ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
@@ -65,6 +65,10 @@ test-tool: ## The local cluster itself: nothing is left behind, wherever it was 
 .PHONY: test-e2e
 test-e2e: image ## The product installed from its image and manifests on a node whose pods run
 	@IMAGE=$(image) cargo test --quiet --locked --package external-ip-controller --test e2e
+
+.PHONY: test-origin-clients
+test-origin-clients: ## Part of test-e2e that needs no cluster: SnakeYAML and Go's yaml read the old form (mvn, go)
+	@cargo test --quiet --locked --package external-ip-controller --test e2e -- the_golden_documents
 
 .PHONY: lint
 lint: ## Format, clippy, generated files
