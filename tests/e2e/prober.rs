@@ -1,0 +1,257 @@
+//! Asks every published entry in a loop, from outside, and judges each answer by what the map said before the question.
+//!
+//! The map lags the cluster, so an answer from the successor of the pod it named (same name, same address) is *late*, and
+//! the map must come to name that successor. An answer from any other pod is *wrong*: there must be none, ever.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::rig::{Rig, eventually};
+use crate::workload::{Entry, Map, entries};
+
+/// Between two looks at the map.
+const LOOK: Duration = Duration::from_millis(20);
+/// Between two questions of one asker: the machine's cores are needed elsewhere too.
+const PAUSE: Duration = Duration::from_millis(4);
+/// Who does not answer within this time is gone.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Who ask at the same time.
+const ASKERS: usize = 4;
+/// No published address may lead elsewhere for longer than this, even on a machine that is busy with a compiler.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Asks until it is stopped.
+pub(crate) struct Prober {
+    seen: Arc<Seen>,
+    stop: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// What it has seen.
+#[derive(Default)]
+struct Seen {
+    /// The map as fetched last.
+    entries: ArcSwap<Vec<Entry>>,
+    report: Mutex<Report>,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Report {
+    /// Answers from the very pod the map named.
+    pub(crate) right: usize,
+    /// Answers from its successor, before the map named it: how long it took the map.
+    pub(crate) late: Vec<Duration>,
+    /// Answers from another pod.
+    pub(crate) wrong: Vec<String>,
+    /// Connections that were refused, or not answered, by how they failed.
+    pub(crate) failed: BTreeMap<&'static str, usize>,
+    /// Maps fetched.
+    pub(crate) maps: usize,
+    /// Maps refused because that replica had seen less than this reader: it asks again.
+    pub(crate) behind: usize,
+    /// The longest time one of them took.
+    pub(crate) slowest: Duration,
+    /// Maps that could not be fetched, and why.
+    pub(crate) unread: Vec<String>,
+    /// The fewest Routed members of any map, from [`Prober::watch_members`] on.
+    pub(crate) fewest: Option<usize>,
+    /// Successors that the map does not name yet: their uid, where, since when.
+    pending: Vec<(String, SocketAddr, Instant)>,
+}
+
+impl Prober {
+    pub(crate) fn start(rig: &Rig, maps: &[Map]) -> Self {
+        let (seen, stop) = (Arc::new(Seen::default()), CancellationToken::new());
+        let sources: Arc<Vec<Map>> = Arc::new(maps.to_vec());
+        let mut tasks =
+            vec![rig.outside.spawn(follow(Arc::clone(&sources), Arc::clone(&seen), stop.clone()))];
+        for first in 0..ASKERS {
+            tasks.push(rig.outside.spawn(ask_all(first, Arc::clone(&seen), stop.clone())));
+        }
+        let prober = Self { seen, stop, tasks };
+        prober.go_on(200);
+        prober
+    }
+
+    /// Waits for this many more right answers: what comes next is looked at, too.
+    pub(crate) fn go_on(&self, answers: usize) {
+        let target = self.report().right + answers;
+        eventually(&format!("{answers} more answers"), || {
+            let report = self.report();
+            if report.right >= target { Ok(()) } else { Err(report.to_string()) }
+        });
+    }
+
+    /// From now on remembers the fewest Routed members of any map.
+    pub(crate) fn watch_members(&self) {
+        let now = self.seen.entries.load().len();
+        self.seen.report.lock().unwrap().fewest = Some(now);
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.seen.report.lock().unwrap().clone()
+    }
+
+    /// Ends it, once the map has caught up with everybody who answered.
+    pub(crate) fn stop(self, rig: &Rig) -> Report {
+        eventually("the map names every successor that answered", || {
+            let pending = self.report().pending;
+            if pending.is_empty() { Ok(()) } else { Err(format!("{pending:?}")) }
+        });
+        self.stop.cancel();
+        let tasks = self.tasks;
+        rig.outside.run(async move {
+            for task in tasks {
+                task.await.expect("askers do not panic");
+            }
+        });
+        self.seen.report.lock().unwrap().clone()
+    }
+}
+
+impl Report {
+    pub(crate) fn answers(&self) -> usize {
+        self.right + self.late.len() + self.wrong.len()
+    }
+
+    /// The one thing that must never be otherwise, and the two that are bounded.
+    pub(crate) fn assert_nobody_else_answered(&self) {
+        assert!(self.wrong.is_empty(), "answers from another pod: {:#?}\n{self}", self.wrong);
+        assert!(self.late.iter().all(|lag| *lag < LATE), "the map lagged for more than {LATE:?}: {self}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slowest = self.late.iter().max().copied().unwrap_or_default();
+        write!(f, "{} answers: {} from another pod, ", self.answers(), self.wrong.len())?;
+        write!(f, "{} from a successor before the map named it (at most {slowest:?}), ", self.late.len())?;
+        write!(f, "the rest right; failed while a pod was gone or quite new: {:?}; ", self.failed)?;
+        write!(f, "{} maps read (the slowest in {:?}), ", self.maps, self.slowest)?;
+        write!(f, "{} refused as behind, {} failed", self.behind, self.unread.len())
+    }
+}
+
+/// Asks each entry until its own pod answers: nodes learn of a new address a moment after the API server.
+pub(crate) fn reach(rig: &Rig, entries: &[Entry]) {
+    for entry in entries {
+        let address = entry.address().expect("a published entry has an address");
+        eventually(&format!("{} answers at {address}", entry.pod), || {
+            let answer = rig.outside.run(async move { timeout(ANSWER, ask(address)).await });
+            match answer.unwrap_or(Err("timed out"))? {
+                who if who["uid"] == entry.uid.as_str() => Ok(()),
+                who => panic!("{address}: the map said {entry:?}, it answered {who}"),
+            }
+        });
+    }
+}
+
+/// Keeps the map up to date: every source, again and again, never going back (`Map-Position`).
+async fn follow(sources: Arc<Vec<Map>>, seen: Arc<Seen>, stop: CancellationToken) {
+    let mut last: Vec<(String, String, Vec<Entry>)> = vec![Default::default(); sources.len()];
+    while !stop.is_cancelled() {
+        for (source, (tag, position, entries_of)) in sources.iter().zip(&mut last) {
+            let mut headers = Vec::new();
+            if !tag.is_empty() {
+                headers.push(("if-none-match", tag.as_str()));
+                headers.push(("map-position", position.as_str()));
+            }
+            let begun = Instant::now();
+            let answer = source.clone().fetch(&headers).await;
+            let mut report = seen.report.lock().unwrap();
+            report.slowest = report.slowest.max(begun.elapsed());
+            match answer {
+                Ok(answer) if answer.status == 304 => report.maps += 1,
+                Ok(answer) if answer.status == 200 => {
+                    report.maps += 1;
+                    *entries_of = entries(&answer).into_iter().filter(|entry| entry.routed).collect();
+                    (*tag, *position) =
+                        (answer.header("etag").to_owned(), answer.header("map-position").to_owned());
+                }
+                Ok(answer) if answer.status == 503 && answer.body.contains("Behind") => report.behind += 1,
+                Ok(answer) => report.unread.push(format!("{}: {}", answer.status, answer.body)),
+                Err(error) => report.unread.push(error),
+            }
+        }
+        let all: Vec<Entry> = last.iter().flat_map(|(_, _, entries)| entries.iter().cloned()).collect();
+        caught_up(&mut seen.report.lock().unwrap(), &all);
+        seen.entries.store(Arc::new(all));
+        sleep(LOOK).await;
+    }
+}
+
+/// Takes the successors that the map names now off the list.
+fn caught_up(report: &mut Report, entries: &[Entry]) {
+    if let Some(fewest) = &mut report.fewest {
+        *fewest = entries.len().min(*fewest);
+    }
+    for (uid, at, since) in std::mem::take(&mut report.pending) {
+        if entries.iter().any(|entry| entry.uid == uid && entry.address() == Some(at)) {
+            report.late.push(since.elapsed());
+        } else {
+            report.pending.push((uid, at, since));
+        }
+    }
+}
+
+async fn ask_all(first: usize, seen: Arc<Seen>, stop: CancellationToken) {
+    let mut next = first;
+    while !stop.is_cancelled() {
+        let entries = seen.entries.load_full();
+        if let Some(entry) = entries.get(next % entries.len().max(1))
+            && let Some(address) = entry.address()
+        {
+            let answer = timeout(ANSWER, ask(address)).await.unwrap_or(Err("timed out"));
+            judge(&mut seen.report.lock().unwrap(), entry, address, answer);
+        }
+        next += 1;
+        sleep(PAUSE).await;
+    }
+}
+
+fn judge(
+    report: &mut Report,
+    asked: &Entry,
+    at: SocketAddr,
+    answer: Result<serde_json::Value, &'static str>,
+) {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(how) => return *report.failed.entry(how).or_default() += 1,
+    };
+    if answer["uid"] == asked.uid.as_str() && answer["ip"] == asked.inside.as_str() {
+        report.right += 1;
+    } else if answer["pod"] == asked.pod.as_str() && answer["uid"] != asked.uid.as_str() {
+        let uid = answer["uid"].as_str().unwrap_or_default().to_owned();
+        // one of them stands for all until the map names it
+        if report.pending.iter().all(|(known, ..)| *known != uid) {
+            report.pending.push((uid, at, Instant::now()));
+        }
+    } else {
+        report.wrong.push(format!("{at}: the map said {asked:?}, it answered {answer}"));
+    }
+}
+
+/// One question on a connection of its own, as a client that has just read the map.
+async fn ask(address: SocketAddr) -> Result<serde_json::Value, &'static str> {
+    let mut stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "refused",
+        std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => "unreachable",
+        _ => "not connected",
+    })?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: member\r\n\r\n").await.map_err(|_| "cut")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.map_err(|_| "cut")?;
+    let body = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or("cut")?;
+    serde_json::from_slice(&answer[body + 4..]).map_err(|_| "cut")
+}
