@@ -1,5 +1,7 @@
 //! What a pod of a cluster is entitled to: shared by the plan (which acts on it) and the mapping (which shows it).
 
+use std::collections::HashMap;
+
 use crate::demand::{self, Ask, Demand, Membership};
 use crate::names::{self, Key};
 use crate::objects::{Pod, Service};
@@ -43,13 +45,12 @@ impl<'a> Claim<'a> {
 
 /// The claims of a cluster's pods, oldest pod first.
 pub fn claims<'a>(state: &'a State, cluster: &Key) -> Vec<Claim<'a>> {
-    let pods = state.pods_of(cluster);
-    pods.iter().map(|pod| claim(state, cluster, pod, &pods)).collect()
+    state.pods_of(cluster).into_iter().map(|pod| claim(state, cluster, pod)).collect()
 }
 
-fn claim<'a>(state: &'a State, cluster: &Key, pod: &'a Pod, pods: &[&'a Pod]) -> Claim<'a> {
+fn claim<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Claim<'a> {
     let claimants = |id: &str| state.claimants(&cluster.namespace, id).filter(|p| p.uid != pod.uid).count();
-    let pod_id = pod.pod_id.as_deref().filter(|id| is_rightful(id, &cluster.name, pod, pods));
+    let pod_id = pod.pod_id.as_deref().filter(|id| is_rightful(state, id, cluster, pod));
     Claim {
         pod,
         demand: demand_of(state, cluster, pod),
@@ -59,12 +60,16 @@ fn claim<'a>(state: &'a State, cluster: &Key, pod: &'a Pod, pods: &[&'a Pod]) ->
 }
 
 /// An identity made from a name belongs to the pod of that name; an anonymous one to the oldest pod that carries it.
-fn is_rightful(id: &str, cluster: &str, pod: &Pod, pods: &[&Pod]) -> bool {
-    if id == names::pod_id_of_name(cluster, &pod.key.name) {
+fn is_rightful(state: &State, id: &str, cluster: &Key, pod: &Pod) -> bool {
+    if id == names::pod_id_of_name(&cluster.name, &pod.key.name) {
         return true;
     }
-    let of_cluster = id.strip_prefix(cluster).is_some_and(|rest| rest.starts_with('.'));
-    let oldest = || pods.iter().find(|p| !p.finished && p.pod_id.as_deref() == Some(id));
+    let of_cluster = id.strip_prefix(&*cluster.name).is_some_and(|rest| rest.starts_with('.'));
+    let members = || {
+        let claimants = state.claimants(&cluster.namespace, id);
+        claimants.filter(|p| state.cluster_of(p).as_ref() == Some(cluster))
+    };
+    let oldest = || members().min_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
     of_cluster && names::is_anonymous(id) && oldest().is_some_and(|p| p.uid == pod.uid)
 }
 
@@ -85,28 +90,48 @@ fn demand_of<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Result<Demand
     demand::demand(&Ask::of_pod(pod, &cluster.name, configured), settings)
 }
 
-/// The slots of a cluster: Services that are ours, with their number.
-pub fn slots<'a>(state: &'a State, cluster: &Key) -> Vec<(u32, &'a Service)> {
-    let installation = &state.settings().installation;
-    let mut slots: Vec<(u32, &Service)> = state
-        .services_of(cluster)
-        .into_iter()
-        .filter(|s| s.owned_by(installation))
-        .filter_map(|s| Some((s.slot()?, s)))
-        .collect();
-    slots.sort_by_key(|(number, _)| *number);
-    slots
+/// The slots of a cluster: Services that are ours, by number.
+#[derive(Debug)]
+pub struct Slots<'a> {
+    list: Vec<(u32, &'a Service)>,
+    by_id: HashMap<&'a str, Vec<usize>>,
 }
 
-/// Which of several slots bound to one identity counts: the one kept for the pod's name, else the lowest number.
-/// The others are surplus.
-pub fn slot_of<'s, 'a>(
-    slots: &'s [(u32, &'a Service)],
-    pod_id: &str,
-    pod: &str,
-) -> Option<&'s (u32, &'a Service)> {
-    slots
-        .iter()
-        .filter(|(_, s)| s.bound_to() == Some(pod_id))
-        .min_by_key(|(n, s)| (s.kept_for() != Some(pod), *n))
+impl<'a> Slots<'a> {
+    /// As the state shows them.
+    pub fn of(state: &'a State, cluster: &Key) -> Self {
+        let installation = &state.settings().installation;
+        let ours = state.services_of(cluster).into_iter().filter(|s| s.owned_by(installation));
+        let mut list: Vec<(u32, &Service)> = ours.filter_map(|s| Some((s.slot()?, s))).collect();
+        list.sort_by_key(|(number, _)| *number);
+        let mut by_id: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, (_, service)) in list.iter().enumerate() {
+            if let Some(id) = service.bound_to() {
+                by_id.entry(id).or_default().push(index);
+            }
+        }
+        Self { list, by_id }
+    }
+
+    /// Number and Service of each.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &'a Service)> {
+        self.list.iter().copied()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Which of several slots bound to one identity counts: the one kept for the pod's name, else the lowest number.
+    /// The others are surplus.
+    pub fn bound_to(&self, pod_id: &str, pod: &str) -> Option<(u32, &'a Service)> {
+        let bound = self.by_id.get(pod_id).into_iter().flatten().map(|index| self.list[*index]);
+        bound.min_by_key(|(number, service)| (service.kept_for() != Some(pod), *number))
+    }
 }

@@ -1,7 +1,9 @@
-//! The mapping as documents: the full one as JSON and YAML ([`document`]), and the origin's ([`origin`]). Equal maps
+//! The mapping as documents: the full one as JSON and YAML ([`document`]), the origin's ([`origin`]) and
+//! the drivers' ([`nat_map`]). Equal maps
 //! are equal bytes, on every replica, so that a document's hash tells whether it has changed.
 
 pub mod document;
+pub mod nat_map;
 pub mod origin;
 
 use crate::names::short_hash;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::claim::{self, Claim};
+use crate::claim::{self, Claim, Slots};
 use crate::names::{self, Key};
-use crate::objects::{Protocol, Service};
+use crate::objects::Protocol;
 use crate::settings::DEFAULT_CLASS;
 use crate::state::State;
 
@@ -124,7 +124,7 @@ pub type KeptAddresses = BTreeMap<String, SlotAddress>;
 /// One cluster's mapping; `None` where it has neither pods nor slots.
 pub fn cluster_mapping(state: &State, cluster: &Key) -> Option<ClusterMapping> {
     let claims = claim::claims(state, cluster);
-    let slots = claim::slots(state, cluster);
+    let slots = Slots::of(state, cluster);
     if claims.is_empty() && slots.is_empty() {
         return None;
     }
@@ -144,7 +144,7 @@ pub fn cluster_mapping(state: &State, cluster: &Key) -> Option<ClusterMapping> {
     })
 }
 
-fn class_of(claims: &[Claim<'_>], slots: &[(u32, &Service)]) -> String {
+fn class_of(claims: &[Claim<'_>], slots: &Slots<'_>) -> String {
     let of_pods = claims.iter().find_map(|c| c.demand.as_ref().ok()).map(|d| d.class_name.to_owned());
     let of_slots =
         || slots.iter().find_map(|(_, s)| s.annotations.get(names::SLOT_CLASS_ANNOTATION).cloned());
@@ -154,7 +154,7 @@ fn class_of(claims: &[Claim<'_>], slots: &[(u32, &Service)]) -> String {
 /// Addresses of slots kept for names, where their Service exists, has its address and routes to that name's identity.
 pub fn kept_addresses(state: &State, cluster: &Key) -> KeptAddresses {
     let mut kept = KeptAddresses::new();
-    for (slot, service) in claim::slots(state, cluster) {
+    for (slot, service) in Slots::of(state, cluster).iter() {
         let Some(pod) = service.kept_for() else { continue };
         let waits_for_name = service.bound_to() == Some(names::pod_id_of_name(&cluster.name, pod).as_str());
         let sound = !service.terminating && !state.shares_external_address(service);

@@ -250,7 +250,7 @@ impl State {
     }
 
     /// The cluster a pod belongs to. A pod that several clusters of the configuration select is shown in the first.
-    fn cluster_of(&self, pod: &Pod) -> Option<Key> {
+    pub(crate) fn cluster_of(&self, pod: &Pod) -> Option<Key> {
         let namespace = &pod.key.namespace;
         let name =
             match demand::cluster_of(|k| pod.labels.get(k).map(String::as_str), namespace, &self.settings) {

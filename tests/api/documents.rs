@@ -30,6 +30,11 @@ async fn the_old_form_the_full_document_and_the_config_maps_say_the_same() {
     .await;
     let yaml = data["mapping.yaml"].as_str().unwrap();
     assert!(pairs.iter().all(|p| yaml.contains(p)), "{yaml}");
+    let nat: Value = serde_json::from_str(data["nat-map.json"].as_str().unwrap()).unwrap();
+    for (pod, outside) in &addresses {
+        let inside = entries[pod]["internal"]["ips"][0].as_str().unwrap();
+        assert_eq!(nat[format!("{inside}:11222")], json!({"host": outside, "port": 11222}));
+    }
     assert!(data["ca.crt"].as_str().unwrap().contains("BEGIN CERTIFICATE"));
     eventually("the aggregate ConfigMap is the old form", async || {
         let path = "/api/v1/namespaces/external-ip-controller/configmaps/external-ip-mapping";

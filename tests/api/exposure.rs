@@ -21,11 +21,11 @@ async fn a_stateful_set_gets_an_address_per_pod_at_one_service_write_each() {
     unique.sort();
     unique.dedup();
     assert_eq!(unique.len(), 3, "{addresses:?}");
-    let writes = space.writes(before).await;
-    assert_eq!(writes.get("create services"), Some(&3), "{writes:?}");
-    let rest: Vec<&String> =
-        writes.keys().filter(|k| !k.contains("configmaps") && *k != "create services").collect();
-    assert!(rest.is_empty(), "{writes:?}");
+    let mut writes = space.writes(before).await;
+    // how often the map's ConfigMap is written depends on how the pods come: debounced, so a few times at most
+    let documents = writes.remove("patch configmaps").unwrap_or(0);
+    assert_eq!(writes, counts(&[("create services", 3), ("create configmaps", 1)]));
+    assert!(documents <= 8, "{documents}");
     assert_eq!(space.services().await, ["c-ext-0", "c-ext-1", "c-ext-2"]);
     let pod = space.api.get(&space.core("pods/c-1")).await.ok();
     assert_eq!(pod["metadata"]["labels"]["stamp.external-ip.dev/pod-id"], "c.c-1", "stamped at CREATE");
@@ -48,8 +48,9 @@ async fn a_replaced_named_pod_keeps_its_address_without_any_service_write() {
     .await;
     assert_eq!(space.routed(&["c-0", "c-1", "c-2"]).await, before);
     let mut writes = space.writes(position).await;
-    writes.retain(|k, _| !k.contains("configmaps"));
+    let documents = writes.remove("patch configmaps").unwrap_or(0);
     assert_eq!(writes, counts(&[]));
+    assert!((1..=8).contains(&documents), "{documents}");
     // it knew its address from birth
     let pod = space.api.get(&space.core("pods/c-1")).await.ok();
     assert_eq!(pod["metadata"]["annotations"]["stamp.external-ip.dev/address"], json!(before["c-1"]));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use external_ip_core::formats::{document, etag, origin};
+use external_ip_core::formats::{document, etag, nat_map, origin};
 use external_ip_core::mapping::{ClusterMapping, Entry, EntryState, External, Internal, Mapping, PortPair};
 use external_ip_core::names::Key;
 use external_ip_core::objects::Protocol;
@@ -257,4 +257,32 @@ proptest! {
             prop_assert_eq!(&labels, &only.selector);
         }
     }
+}
+
+#[test]
+fn the_nat_map_pairs_routed_tcp_ports_by_family() {
+    let mut dual = routed(1, &["198.18.0.6", "2001:db8:1::6"], &["203.0.113.2", "2001:db8::2"]);
+    dual.ports.push(port("other", Protocol::Tcp, 7000, 17000));
+    dual.ports.push(port("gossip", Protocol::Udp, 7001, 7001));
+    let mut named = routed(2, &["198.18.0.7"], &[]);
+    named.external = Some(External { ips: vec![], host: Some("lb.example".into()) });
+    let v4_only = routed(3, &["198.18.0.8", "2001:db8:1::8"], &["203.0.113.4"]);
+    let allocated = Entry { state: EntryState::Allocated, ..routed(4, &["198.18.0.9"], &["203.0.113.5"]) };
+    let map: Value = serde_json::from_str(&nat_map::cluster(&cluster(
+        "data",
+        "c",
+        &[],
+        vec![dual, named, v4_only, allocated],
+    )))
+    .unwrap();
+    let target = |host: &str, port: u16| json!({"host": host, "port": port});
+    let expected = json!({
+        "198.18.0.6:11222": target("203.0.113.2", 11222),
+        "198.18.0.6:7000": target("203.0.113.2", 17000),
+        "2001:db8:1::6:11222": target("2001:db8::2", 11222),
+        "2001:db8:1::6:7000": target("2001:db8::2", 17000),
+        "198.18.0.7:11222": target("lb.example", 11222),
+        "198.18.0.8:11222": target("203.0.113.4", 11222),
+    });
+    assert_eq!(map, expected);
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{Entry, EntryState, External, Internal, PortPair};
-use crate::claim::{self, Claim};
+use crate::claim::{Claim, Slots};
 use crate::demand::Demand;
 use crate::names::{self, Key};
 use crate::objects::{Pod, Service, Slice};
@@ -23,7 +23,7 @@ enum Standing<'a> {
     Routed(u32, &'a Service, External),
 }
 
-pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &[(u32, &Service)]) -> Entry {
+pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'_>) -> Entry {
     let pod = claim.pod;
     let (slot, entry_state, reason, external, ports) = match standing(state, cluster, claim, slots) {
         Standing::None(reason) => (None, EntryState::Pending, Some(reason), None, Vec::new()),
@@ -55,18 +55,13 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &[(u
     }
 }
 
-fn standing<'a>(
-    state: &State,
-    cluster: &Key,
-    claim: &Claim<'_>,
-    slots: &[(u32, &'a Service)],
-) -> Standing<'a> {
+fn standing<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'a>) -> Standing<'a> {
     let demand = match &claim.demand {
         Ok(demand) => demand,
         Err(reason) => return Standing::None(reason.clone()),
     };
-    let slot = claim.pod_id.and_then(|id| claim::slot_of(slots, id, &claim.pod.key.name));
-    let Some(&(number, service)) = slot else {
+    let slot = claim.pod_id.and_then(|id| slots.bound_to(id, &claim.pod.key.name));
+    let Some((number, service)) = slot else {
         return without_slot(state, cluster, claim, slots);
     };
     let external = match external(service) {
@@ -90,16 +85,11 @@ fn standing<'a>(
 }
 
 /// Why a pod has no slot: by the same counts the plan goes by, so every replica says the same.
-fn without_slot<'a>(
-    state: &State,
-    cluster: &Key,
-    claim: &Claim<'_>,
-    slots: &[(u32, &Service)],
-) -> Standing<'a> {
+fn without_slot<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'_>) -> Standing<'a> {
     // several claimants: the slot kept for the pod's name routes to nobody until one is left
     let name = &*claim.pod.key.name;
     if let Some((number, _)) = slots.iter().find(|(_, s)| claim.contested && s.kept_for() == Some(name)) {
-        return Standing::Withheld(*number, duplicate_identity(claim));
+        return Standing::Withheld(number, duplicate_identity(claim));
     }
     let limits = &state.settings().limits;
     let (namespace, total) = state.service_counts(&cluster.namespace);

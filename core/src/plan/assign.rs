@@ -1,10 +1,10 @@
 //! Which pod gets which slot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::memory::Memory;
-use crate::claim::{self, Claim};
+use crate::claim::{Claim, Slots};
 use crate::names::{self, Key};
 use crate::objects::Service;
 use crate::reason::{Code, Reason};
@@ -39,7 +39,8 @@ fn is_up_for_grabs(slot: &Slot<'_>) -> bool {
 
 /// A cluster's slots by number.
 pub(super) fn slots<'a>(state: &'a State, memory: &Memory, cluster: &Key) -> BTreeMap<u32, Slot<'a>> {
-    let seen = claim::slots(state, cluster).into_iter().map(|(number, service)| {
+    let found = Slots::of(state, cluster);
+    let seen = found.iter().map(|(number, service)| {
         let pending = memory.pending(&service.key);
         let desired = pending.and_then(|p| p.desired.as_ref());
         let slot = Slot {
@@ -75,11 +76,22 @@ pub(super) struct Assignment {
     pub(super) wake: Option<Duration>,
 }
 
+/// Slot numbers by one of their texts.
+type Numbers<'p> = HashMap<&'p str, Vec<u32>>;
+
 struct Desk<'p, 'a> {
     state: &'p State,
     memory: &'p mut Memory,
     cluster: &'p Key,
     slots: &'p BTreeMap<u32, Slot<'a>>,
+    by_id: Numbers<'p>,
+    by_name: Numbers<'p>,
+    /// Services there are and will be: of the namespace, and of all.
+    counts: (usize, usize),
+    /// Numbers of slots that are to be made.
+    planned: HashSet<u32>,
+    /// No number below it is free.
+    lowest: u32,
     now: Duration,
     result: Assignment,
 }
@@ -94,7 +106,24 @@ pub(super) fn assign(
     now: Duration,
 ) -> Assignment {
     let result = Assignment { free: slots.keys().copied().collect(), ..Assignment::default() };
-    let mut desk = Desk { state, memory, cluster, slots, now, result };
+    let (in_namespace, in_all) = state.service_counts(&cluster.namespace);
+    let (creating_here, creating) = memory.creating_counts(&cluster.namespace);
+    let counts = (in_namespace + creating_here, in_all + creating);
+    let (by_id, by_name) =
+        (numbers(slots, |s| s.bound_to.as_deref()), numbers(slots, |s| s.kept_for.as_deref()));
+    let mut desk = Desk {
+        state,
+        memory,
+        cluster,
+        slots,
+        by_id,
+        by_name,
+        counts,
+        planned: HashSet::new(),
+        lowest: 0,
+        now,
+        result,
+    };
     let waiting: Vec<usize> = (0..claims.len())
         .filter(|i| claims[*i].granted().is_some() && !desk.holds(*i, &claims[*i]))
         .collect();
@@ -110,7 +139,24 @@ pub(super) fn assign(
     desk.result
 }
 
+fn numbers<'p>(
+    slots: &'p BTreeMap<u32, Slot<'_>>,
+    text: impl Fn(&'p Slot<'_>) -> Option<&'p str>,
+) -> Numbers<'p> {
+    let mut numbers = Numbers::new();
+    for slot in slots.values() {
+        if let Some(text) = text(slot) {
+            numbers.entry(text).or_default().push(slot.number);
+        }
+    }
+    numbers
+}
+
 impl Desk<'_, '_> {
+    fn among<'s>(&'s self, numbers: &'s Numbers<'_>, text: &str) -> impl Iterator<Item = &'s Slot<'s>> {
+        numbers.get(text).into_iter().flatten().map(|number| &self.slots[number])
+    }
+
     /// Whether a pod has its slot already: the one bound to its identity, or the one kept for its name that routes to
     /// nobody because several pods claimed the identity.
     fn holds(&mut self, index: usize, claim: &Claim<'_>) -> bool {
@@ -137,24 +183,27 @@ impl Desk<'_, '_> {
     /// kept for another name has only been bent: it waits for its pod like any free slot.
     fn free_surplus(&mut self, number: u32) {
         let held = &self.slots[&number];
-        let is_twin = |s: &&Slot<'_>| {
-            s.bound_to.is_some() && s.bound_to == held.bound_to && s.kept_for == held.kept_for
-        };
-        let twins = self.slots.values().filter(is_twin).map(|s| s.number);
-        self.result.surplus.extend(twins.filter(|n| self.result.free.contains(n)));
+        let is_twin = |s: &&Slot<'_>| s.kept_for == held.kept_for;
+        let Some(id) = held.bound_to.as_deref() else { return };
+        let twins = self.among(&self.by_id, id).filter(is_twin).map(|s| s.number);
+        let free: Vec<u32> = twins.filter(|n| self.result.free.contains(n)).collect();
+        self.result.surplus.extend(free);
     }
 
     fn serve(&mut self, index: usize, claim: &Claim<'_>) {
         let name = &*claim.pod.key.name;
         let anonymous = claim.pod_id.is_some_and(names::is_anonymous);
-        let kept = self.choose(|s| s.kept_for.as_deref() == Some(name));
+        let kept = self.among(&self.by_name, name).find(|s| self.is_available(s)).map(|s| s.number);
         let rested = || if anonymous { self.longest_free(is_up_for_grabs) } else { None };
         if let Some(number) = kept.or_else(rested) {
             return self.hold(index, number);
         }
         let Some(reason) = self.limit() else {
             return match self.number_for(name, anonymous) {
-                Some(number) => self.result.new.push((index, number)),
+                Some(number) => {
+                    self.planned.insert(number);
+                    self.result.new.push((index, number));
+                }
                 None => self.refuse(index, Code::NameTaken.into()),
             };
         };
@@ -169,16 +218,14 @@ impl Desk<'_, '_> {
         self.result.refused.push((index, reason));
     }
 
-    /// A free slot that may be written to.
-    fn choose(&self, fits: impl Fn(&Slot<'_>) -> bool) -> Option<u32> {
-        self.available().find(|s| fits(s)).map(|s| s.number)
+    /// Whether a slot is free and may be written to.
+    fn is_available(&self, slot: &Slot<'_>) -> bool {
+        let free = self.result.free.contains(&slot.number) && !self.result.surplus.contains(&slot.number);
+        free && slot.settled().is_some()
     }
 
     fn available(&self) -> impl Iterator<Item = &Slot<'_>> {
-        self.slots.values().filter(|s| {
-            let free = self.result.free.contains(&s.number) && !self.result.surplus.contains(&s.number);
-            free && s.settled().is_some()
-        })
+        self.slots.values().filter(|s| self.is_available(s))
     }
 
     fn longest_free(&self, fits: impl Fn(&Slot<'_>) -> bool) -> Option<u32> {
@@ -205,12 +252,10 @@ impl Desk<'_, '_> {
     fn limit(&self) -> Option<Reason> {
         let limits = &self.state.settings().limits;
         let planned = self.result.new.len();
-        let (in_namespace, in_all) = self.state.service_counts(&self.cluster.namespace);
-        let (creating_here, creating) = self.memory.creating_counts(&self.cluster.namespace);
         [
             (self.slots.len(), limits.slots_per_cluster, Code::ClusterLimit),
-            (in_namespace + creating_here, limits.slots_per_namespace, Code::NamespaceLimit),
-            (in_all + creating, limits.load_balancers, Code::InstallationLimit),
+            (self.counts.0, limits.slots_per_namespace, Code::NamespaceLimit),
+            (self.counts.1, limits.load_balancers, Code::InstallationLimit),
         ]
         .into_iter()
         .find(|(count, limit, _)| count + planned >= *limit as usize)
@@ -218,19 +263,27 @@ impl Desk<'_, '_> {
     }
 
     /// The number of a new slot: a named pod's ordinal where it is free, else the lowest free one.
-    fn number_for(&self, pod: &str, anonymous: bool) -> Option<u32> {
-        let is_free = |n: &u32| {
-            let key = Key::new(self.cluster.namespace.clone(), names::slot_service(&self.cluster.name, *n));
-            !self.slots.contains_key(n)
-                && !self.result.new.iter().any(|(_, planned)| planned == n)
-                && self.state.service(&key).is_none()
-                && !self.memory.is_taken(&key)
-        };
-        let ordinal = if anonymous { None } else { names::ordinal(pod).filter(is_free) };
+    fn number_for(&mut self, pod: &str, anonymous: bool) -> Option<u32> {
+        let ordinal = if anonymous { None } else { names::ordinal(pod).filter(|n| self.is_new(*n)) };
+        if ordinal.is_some() {
+            return ordinal;
+        }
         // one number more than there can be slots in the way, and some for foreign Services
-        let most =
-            u32::try_from(self.slots.len() + self.result.new.len()).unwrap_or(u32::MAX).saturating_add(64);
-        ordinal.or_else(|| (0..=most).find(is_free))
+        let taken = self.slots.len() + self.result.new.len();
+        let most = u32::try_from(taken).unwrap_or(u32::MAX).saturating_add(64);
+        let lowest = (self.lowest..=most).find(|n| self.is_new(*n))?;
+        self.lowest = lowest + 1;
+        Some(lowest)
+    }
+
+    /// Whether a number is no slot's and its Service's name nobody's.
+    fn is_new(&self, number: u32) -> bool {
+        let name = names::slot_service(&self.cluster.name, number);
+        let key = Key::new(self.cluster.namespace.clone(), name);
+        !self.slots.contains_key(&number)
+            && !self.planned.contains(&number)
+            && self.state.service(&key).is_none()
+            && !self.memory.is_taken(&key)
     }
 
     fn note_free(&mut self) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use external_ip_core::formats::origin;
+use external_ip_core::formats::{nat_map, origin};
 use external_ip_core::mapping::{ClusterMapping, Mapping};
 use external_ip_core::names::{
     self, CA_CONFIG_MAP, CLUSTER_LABEL, CONTROLLER_NAME, ClusterName, Key, MANAGED_BY_LABEL,
@@ -23,6 +23,7 @@ const TOO_LARGE: usize = 1 << 20;
 /// Keys of the documents. They never change: pods mount them by name.
 const ORIGIN: &str = "mapping.yaml";
 const FULL: &str = "mapping.json";
+const NAT_MAP: &str = "nat-map.json";
 
 /// All ConfigMaps there shall be.
 pub(super) type Documents = BTreeMap<Key, Arc<Document>>;
@@ -168,10 +169,12 @@ impl Builder {
     fn of_cluster(&self, published: &Published, key: &Key, mapping: &Arc<ClusterMapping>) -> Document {
         let alone = Mapping::from([(key.clone(), Arc::clone(mapping))]);
         let full = published.documents().cluster(key).map(|c| text_of(c.document(Format::Json)));
-        let texts =
-            [Some((ORIGIN, origin::document(&alone, self.service_ip).text)), full.map(|text| (FULL, text))];
-        let mut document =
-            Document::new(Some(&key.name), texts.into_iter().flatten().collect(), self.ca.as_deref());
+        let mut texts = vec![
+            (ORIGIN, origin::document(&alone, self.service_ip).text),
+            (NAT_MAP, nat_map::cluster(mapping)),
+        ];
+        texts.extend(full.map(|text| (FULL, text)));
+        let mut document = Document::new(Some(&key.name), texts, self.ca.as_deref());
         // a namespace that does not take part gets nothing new from us; what is there is kept up until it goes
         let outside = Some(Code::NamespaceNotEnabled.as_str());
         document.may_be_made =

@@ -1,0 +1,47 @@
+//! The map as drivers take it: `{"ip:port": {"host": "...", "port": N}}`, JSON. ioredis, iovalkey and node-redis read it as
+//! it is; any driver with a callback looks up one key.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::mapping::{ClusterMapping, Entry, EntryState, External};
+use crate::objects::Protocol;
+
+#[derive(Serialize)]
+struct Target {
+    host: String,
+    port: u16,
+}
+
+/// Routed entries of one cluster. Keys are an internal address, a colon and a TCP port: the port follows the last colon,
+/// IPv6 addresses stand without brackets. Addresses pair by family; a load balancer known by name only is a host for
+/// both. UDP and SCTP cannot be told apart in such a key and are left out.
+pub fn cluster(mapping: &ClusterMapping) -> String {
+    let routed = mapping.entries.iter().filter(|e| e.state == EntryState::Routed);
+    let pairs: BTreeMap<String, Target> = routed.flat_map(targets).collect();
+    // strings and numbers always serialize
+    let mut text = serde_json::to_string(&pairs).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn targets(entry: &Entry) -> Vec<(String, Target)> {
+    let Some(external) = &entry.external else { return Vec::new() };
+    let hosts = entry.internal.ips.iter().filter_map(|ip| Some((ip, host_for(ip, external)?)));
+    let ports = || entry.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
+    hosts
+        .flat_map(|(ip, host)| {
+            ports().map(move |p| {
+                (format!("{ip}:{}", p.internal), Target { host: host.clone(), port: p.external })
+            })
+        })
+        .collect()
+}
+
+fn host_for(internal: &IpAddr, external: &External) -> Option<String> {
+    let same_family =
+        external.ips.iter().find(|ip| ip.is_ipv4() == internal.is_ipv4()).map(ToString::to_string);
+    same_family.or_else(|| external.host.clone().filter(|_| external.ips.is_empty()))
+}
