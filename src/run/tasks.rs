@@ -78,7 +78,9 @@ impl Tasks {
 
     /// Waits for the signal, stops in order, and for the end of all tasks.
     pub(super) async fn until_stopped(mut self, stop: &Stop, health: &Arc<Health>) -> Result<()> {
+        // the signal first: tasks that end because of it may be seen in the same moment
         tokio::select! {
+            biased;
             () = stop.writing.cancelled() => {}
             Some(ended) = self.0.join_next() => return Err(failure(ended)),
         }
@@ -120,5 +122,61 @@ fn failure(ended: Result<String, JoinError>) -> anyhow::Error {
     match ended {
         Ok(name) => anyhow!("task '{name}' has ended, which it never should: ending the process"),
         Err(error) => anyhow!("a task panicked: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::{Current, Liveness};
+
+    fn stop() -> Stop {
+        Stop {
+            writing: CancellationToken::new(),
+            serving: CancellationToken::new(),
+            all: CancellationToken::new(),
+        }
+    }
+
+    fn health() -> Arc<Health> {
+        Arc::new(Health::new(Arc::new(Current::new()), Arc::new(Liveness::new())))
+    }
+
+    fn listeners(tasks: &mut Tasks, stop: &Stop) {
+        for name in ["admission", "mapping", "admin"] {
+            tasks.spawn(name, stop.serving.clone().cancelled_owned());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ends_because_of_the_signal_is_no_failure() {
+        // seen in the same moment as the signal: as often as not before this was decided
+        for _ in 0..64 {
+            let (stop, mut tasks) = (stop(), Tasks::new());
+            listeners(&mut tasks, &stop);
+            tasks.spawn("writers", stop.writing.clone().cancelled_owned());
+            stop.writing.cancel();
+            tokio::task::yield_now().await;
+            tasks.until_stopped(&stop, &health()).await.expect("drained");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ends_by_itself_ends_the_process_by_name() {
+        let (stop, mut tasks) = (stop(), Tasks::new());
+        listeners(&mut tasks, &stop);
+        tasks.spawn("state", async {});
+        let error = tasks.until_stopped(&stop, &health()).await.unwrap_err();
+        assert!(error.to_string().contains("'state'"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_does_not_drain_is_cut_off_within_the_grace_period() {
+        let (stop, mut tasks) = (stop(), Tasks::new());
+        tasks.spawn("mapping", std::future::pending());
+        stop.writing.cancel();
+        let start = tokio::time::Instant::now();
+        assert!(tasks.until_stopped(&stop, &health()).await.is_err());
+        assert!(start.elapsed() < Duration::from_secs(28), "{:?}", start.elapsed());
     }
 }

@@ -44,8 +44,9 @@ const PAGE_LIMIT: u32 = 500;
 /// A watch shorter than this has not proved that things work: the next one waits.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 /// Renewals without an event or bookmark before a new list. The API server sends a bookmark before it ends a watch;
-/// one that holds older data than we have seen (restored from a backup) sends nothing at all.
-const SILENT_WATCHES: u32 = 2;
+/// one that holds older data than we have seen (restored from a backup) sends nothing at all. More than two, because a
+/// busy API server misses the two seconds in which it would send one now and then: a list for nothing.
+const SILENT_WATCHES: u32 = 3;
 /// Waits between attempts: at most twice the cap, by jitter, so that a restarted API server is noticed within seconds.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_millis(1500);

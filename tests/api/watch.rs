@@ -143,7 +143,8 @@ async fn what_leaves_the_selection_is_deleted_and_a_quiet_watch_has_bookmarks_an
     let unlabel = json!({"metadata": {"labels": {"app": null}}});
     bare.admin.patch("/api/v1/namespaces/quiet/services/b", &unlabel).await.ok();
     view.shows(&["a"]).await;
-    within(3 * WATCH_RENEWAL, "two watches have been renewed", async || {
+    // a busy API server leaves a bookmark out now and then
+    within(6 * WATCH_RENEWAL, "two watches have been renewed", async || {
         match view.seen.bookmarks.load(Ordering::Relaxed) {
             n if n >= 2 => Ok(()),
             n => Err(format!("{n} bookmarks")),
@@ -265,7 +266,7 @@ async fn a_restored_backup_is_seen_though_its_versions_are_older_than_ours() {
     copy_tree(&copy, &data);
     bare.start_store();
     let restored = Instant::now();
-    within(6 * WATCH_RENEWAL, "the backup is seen", async || {
+    within(8 * WATCH_RENEWAL, "the backup is seen", async || {
         let names = view.seen.names.lock().unwrap().clone();
         if names.len() == 1 { Ok(()) } else { Err(format!("{names:?}")) }
     })
