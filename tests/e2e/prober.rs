@@ -57,10 +57,12 @@ pub(crate) struct Report {
     pub(crate) failed: BTreeMap<&'static str, usize>,
     /// Maps fetched.
     pub(crate) maps: usize,
-    /// Maps refused because that replica had seen less than this reader: it asks again.
-    pub(crate) behind: usize,
     /// The longest time one of them took.
     pub(crate) slowest: Duration,
+    /// The same for a reader that insists on what it has seen (`Map-Position`) while its connections go to either
+    /// replica: refused as behind, and the longest time an answer took.
+    pub(crate) behind: usize,
+    pub(crate) slowest_insisting: Duration,
     /// Maps that could not be fetched, and why.
     pub(crate) unread: Vec<String>,
     /// The fewest Routed members of any map, from [`Prober::watch_members`] on.
@@ -75,6 +77,7 @@ impl Prober {
         let sources: Arc<Vec<Map>> = Arc::new(maps.to_vec());
         let mut tasks =
             vec![rig.outside.spawn(follow(Arc::clone(&sources), Arc::clone(&seen), stop.clone()))];
+        tasks.push(rig.outside.spawn(insist(sources[0].clone(), Arc::clone(&seen), stop.clone())));
         for first in 0..ASKERS {
             tasks.push(rig.outside.spawn(ask_all(first, Arc::clone(&seen), stop.clone())));
         }
@@ -137,8 +140,13 @@ impl fmt::Display for Report {
         write!(f, "{} answers: {} from another pod, ", self.answers(), self.wrong.len())?;
         write!(f, "{} from a successor before the map named it (at most {slowest:?}), ", self.late.len())?;
         write!(f, "the rest right; failed while a pod was gone or quite new: {:?}; ", self.failed)?;
-        write!(f, "{} maps read (the slowest in {:?}), ", self.maps, self.slowest)?;
-        write!(f, "{} refused as behind, {} failed", self.behind, self.unread.len())
+        write!(
+            f,
+            "{} maps read (the slowest in {:?}), not read: {:?}; ",
+            self.maps, self.slowest, self.unread
+        )?;
+        write!(f, "insisting on its position: {} refused, ", self.behind)?;
+        write!(f, "the slowest answer in {:?}", self.slowest_insisting)
     }
 }
 
@@ -156,36 +164,50 @@ pub(crate) fn reach(rig: &Rig, entries: &[Entry]) {
     }
 }
 
-/// Keeps the map up to date: every source, again and again, never going back (`Map-Position`).
+/// Keeps the map up to date: every source, again and again.
 async fn follow(sources: Arc<Vec<Map>>, seen: Arc<Seen>, stop: CancellationToken) {
-    let mut last: Vec<(String, String, Vec<Entry>)> = vec![Default::default(); sources.len()];
+    let mut last: Vec<(String, Vec<Entry>)> = vec![Default::default(); sources.len()];
     while !stop.is_cancelled() {
-        for (source, (tag, position, entries_of)) in sources.iter().zip(&mut last) {
-            let mut headers = Vec::new();
-            if !tag.is_empty() {
-                headers.push(("if-none-match", tag.as_str()));
-                headers.push(("map-position", position.as_str()));
-            }
+        for (source, (tag, routed)) in sources.iter().zip(&mut last) {
             let begun = Instant::now();
-            let answer = source.clone().fetch(&headers).await;
+            let answer = source.clone().fetch(&[("if-none-match", tag.as_str())]).await;
             let mut report = seen.report.lock().unwrap();
-            report.slowest = report.slowest.max(begun.elapsed());
             match answer {
-                Ok(answer) if answer.status == 304 => report.maps += 1,
+                Ok(answer) if answer.status == 304 => {}
                 Ok(answer) if answer.status == 200 => {
-                    report.maps += 1;
-                    *entries_of = entries(&answer).into_iter().filter(|entry| entry.routed).collect();
-                    (*tag, *position) =
-                        (answer.header("etag").to_owned(), answer.header("map-position").to_owned());
+                    *routed = entries(&answer).into_iter().filter(|entry| entry.routed).collect();
+                    answer.header("etag").clone_into(tag);
                 }
-                Ok(answer) if answer.status == 503 && answer.body.contains("Behind") => report.behind += 1,
                 Ok(answer) => report.unread.push(format!("{}: {}", answer.status, answer.body)),
-                Err(error) => report.unread.push(error),
+                Err(error) => report.unread.push(format!("{error} after {:?}", begun.elapsed())),
             }
+            report.maps += 1;
+            report.slowest = report.slowest.max(begun.elapsed());
         }
-        let all: Vec<Entry> = last.iter().flat_map(|(_, _, entries)| entries.iter().cloned()).collect();
+        let all: Vec<Entry> = last.iter().flat_map(|(_, entries)| entries.iter().cloned()).collect();
         caught_up(&mut seen.report.lock().unwrap(), &all);
         seen.entries.store(Arc::new(all));
+        sleep(LOOK).await;
+    }
+}
+
+/// Reads one map as a client that will not be shown an older one.
+async fn insist(source: Map, seen: Arc<Seen>, stop: CancellationToken) {
+    let mut position = String::new();
+    while !stop.is_cancelled() {
+        let begun = Instant::now();
+        let headers = [("map-position", position.as_str())];
+        let headers = if position.is_empty() { &[][..] } else { &headers };
+        let answer = source.clone().fetch(headers).await;
+        {
+            let mut report = seen.report.lock().unwrap();
+            report.slowest_insisting = report.slowest_insisting.max(begun.elapsed());
+            match answer {
+                Ok(answer) if answer.status == 200 => answer.header("map-position").clone_into(&mut position),
+                Ok(answer) if answer.status == 503 => report.behind += 1,
+                _ => {} // `follow` counts what fails
+            }
+        }
         sleep(LOOK).await;
     }
 }

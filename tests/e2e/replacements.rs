@@ -51,7 +51,7 @@ fn no_answer_comes_from_another_pod_whatever_replaces_them() {
     say(&format!("prober: {report}"));
     report.assert_nobody_else_answered();
     assert!(report.answers() > 2000, "{report}");
-    assert!(report.unread.is_empty(), "{:?}", report.unread);
+    assert!(report.unread.is_empty(), "{report}");
     let addresses = |entries: &[crate::workload::Entry]| {
         entries.iter().map(|e| (e.pod.clone(), e.outside.clone())).collect::<Vec<_>>()
     };

@@ -38,7 +38,7 @@ fn a_rolling_restart_loses_no_entry_and_no_reader() {
     report.assert_nobody_else_answered();
     assert_eq!(report.fewest, Some(3), "an entry was missing: {report}");
     assert!(report.failed.is_empty(), "{report}");
-    assert!(report.unread.is_empty(), "{:?}", report.unread);
+    assert!(report.unread.is_empty(), "{report}");
     assert_eq!(steady.routed(&rig, &map, 3), before);
 }
 

@@ -111,7 +111,8 @@ fn container() -> Value {
             field("POD_IP", "status.podIP"),
         ],
         "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-        "resources": {"requests": {"cpu": "2m", "memory": "4Mi"}},
+        // a share of the processor that a machine full of compilers cannot take away
+        "resources": {"requests": {"cpu": "50m", "memory": "4Mi"}},
     })
 }
 
