@@ -234,7 +234,7 @@ impl Space {
     /// The product's writes in this namespace since `position`, once they have been quiet for two seconds:
     /// `verb resource/subresource` with their number. Refused ones are named with their code.
     pub(crate) async fn writes(&self, position: u64) -> BTreeMap<String, usize> {
-        let mut before = Vec::new();
+        let mut before: Option<Vec<AuditEvent>> = None;
         loop {
             let events: Vec<AuditEvent> = self
                 .rig
@@ -245,14 +245,14 @@ impl Space {
                 .into_iter()
                 .filter(|e| e.user == ACCOUNT && e.is_write() && e.namespace == self.name)
                 .collect();
-            if events == before {
+            if before.as_ref() == Some(&events) {
                 break;
             }
-            before = events;
+            before = Some(events);
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         }
         let mut counts = BTreeMap::new();
-        for event in before {
+        for event in before.unwrap_or_default() {
             let sub =
                 if event.subresource.is_empty() { String::new() } else { format!("/{}", event.subresource) };
             let code = if event.code < 300 { String::new() } else { format!(" {}", event.code) };
