@@ -213,9 +213,12 @@ async fn a_half_open_connection_is_given_up_before_the_watch_is_stale_and_nothin
     let (client, wire) = bare.wired().await;
     let view = View::start(client, "half-open");
     view.shows(&["a"]).await;
-    wire.set(Wire::Frozen);
+    // by an event, so the watch is open: what is frozen is not its request
     create(&bare.admin, "half-open", "b").await;
     view.shows(&["a", "b"]).await;
+    wire.set(Wire::Frozen);
+    create(&bare.admin, "half-open", "c").await;
+    view.shows(&["a", "b", "c"]).await;
     let silence = *view.seen.longest_silence.lock().unwrap();
     println!("silent for {:.1} s", silence.as_secs_f32());
     assert!(silence > WATCH_RENEWAL, "it was frozen: {silence:?}");
