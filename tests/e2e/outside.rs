@@ -16,16 +16,13 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    /// For the user's own cluster this machine is outside already.
     pub(crate) fn enter(cluster: &Cluster) -> Self {
-        let network = cluster.is_ours().then(|| client_network(cluster));
+        let network = client_network(cluster);
         let (send, runtime) = mpsc::channel();
         std::thread::spawn(move || {
-            if let Some(network) = network {
-                // of this thread alone: sockets belong to the network of the thread that makes them
-                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("root may enter the client's network");
-            }
+            // of this thread alone: sockets belong to the network of the thread that makes them
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("root may enter the client's network");
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             send.send(runtime.handle().clone()).unwrap();
             runtime.block_on(std::future::pending::<()>());
