@@ -53,7 +53,8 @@ pub(crate) struct Report {
     pub(crate) late: Vec<Duration>,
     /// Answers from another pod.
     pub(crate) wrong: Vec<String>,
-    /// Connections that were refused, or not answered, by how they failed.
+    /// Connections that were refused, or not answered, by how they failed. Of no consequence for the map: pods end,
+    /// nodes learn of new addresses a moment later, and a machine full of compilers takes its time.
     pub(crate) failed: BTreeMap<&'static str, usize>,
     /// Maps fetched.
     pub(crate) maps: usize,
