@@ -278,3 +278,32 @@ async fn ask(address: SocketAddr) -> Result<serde_json::Value, &'static str> {
     let body = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or("cut")?;
     serde_json::from_slice(&answer[body + 4..]).map_err(|_| "cut")
 }
+
+/// The judge is what the claim rests on: it must be able to say no.
+#[test]
+fn an_answer_is_judged_by_what_the_map_said() {
+    let at: SocketAddr = "203.0.113.1:11222".parse().unwrap();
+    let asked = Entry {
+        pod: "a-0".to_owned(),
+        uid: "first".to_owned(),
+        routed: true,
+        inside: "198.18.0.5".to_owned(),
+        outside: "203.0.113.1".to_owned(),
+        port: 11222,
+    };
+    let answer = |pod, uid, ip| Ok(serde_json::json!({"pod": pod, "uid": uid, "ip": ip}));
+    let mut report = Report::default();
+    judge(&mut report, &asked, at, answer("a-0", "first", "198.18.0.5"));
+    judge(&mut report, &asked, at, Err("refused"));
+    assert_eq!((report.right, report.failed["refused"], report.wrong.len()), (1, 1, 0));
+    judge(&mut report, &asked, at, answer("a-1", "other", "198.18.0.6"));
+    judge(&mut report, &asked, at, answer("a-0", "first", "198.18.0.6"));
+    assert_eq!(report.wrong.len(), 2, "another pod, and an address inside that is not the published one");
+    // its successor, until the map names it at that address
+    judge(&mut report, &asked, at, answer("a-0", "second", "198.18.0.7"));
+    judge(&mut report, &asked, at, answer("a-0", "second", "198.18.0.7"));
+    caught_up(&mut report, std::slice::from_ref(&asked));
+    assert_eq!((report.pending.len(), report.late.len()), (1, 0));
+    caught_up(&mut report, &[Entry { uid: "second".to_owned(), ..asked }]);
+    assert_eq!((report.pending.len(), report.late.len(), report.wrong.len()), (0, 1, 2));
+}
