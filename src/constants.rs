@@ -29,10 +29,6 @@ pub const WATCH_RENEWAL: Duration = Duration::from_secs(20);
 /// than [`WATCH_RENEWAL`].
 pub const STALE_AFTER: Duration = Duration::from_secs(30);
 
-/// How long a Service may wait for its address before the reason says that no load balancer answers. Cloud load
-/// balancers take up to two minutes; people watching a rollout do not want to wait longer for a hint.
-pub const ADDRESS_DEADLINE: Duration = Duration::from_secs(120);
-
 /// Quiet time before a changed ConfigMap is written. A rollout changes the map in bursts, and each write is a
 /// transfer to every node that mounts it; kubelets look every minute or so, so this costs readers nothing.
 pub const CONFIG_MAP_DEBOUNCE: Duration = Duration::from_millis(200);

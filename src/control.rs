@@ -100,17 +100,16 @@ impl Control {
     }
 
     fn take(&mut self, first: Update) {
-        let mut next = Some(first);
-        for _ in 0..BATCH {
-            let Some(update) = next else { return };
-            self.note_listed(&update);
-            self.state.apply(update);
-            next = self.inputs.updates.try_recv().ok();
+        self.see(first);
+        for _ in 1..BATCH {
+            let Ok(update) = self.inputs.updates.try_recv() else { return };
+            self.see(update);
         }
-        if let Some(update) = next {
-            self.note_listed(&update);
-            self.state.apply(update);
-        }
+    }
+
+    fn see(&mut self, update: Update) {
+        self.note_listed(&update);
+        self.state.apply(update);
     }
 
     fn note_listed(&mut self, update: &Update) {

@@ -8,7 +8,7 @@ use crate::names::{self, Key};
 use crate::objects::{Service, ServicePort};
 use crate::settings::{Class, ServiceTemplate};
 
-/// Selector value that no pod carries: a cluster name cannot begin with `_`, and an identity begins with one.
+/// Selector value that is nobody's identity: those have the cluster's name and a dot in front.
 const NOBODY: &str = "nobody";
 
 /// The desired Service of a slot. We own selector, ports, type, the class's fields and our metadata, nothing else.
