@@ -70,8 +70,8 @@ pub const HTTP2_PING: Duration = Duration::from_secs(30);
 /// clients lock others out; longer than the usual polling interval of readers (60 s), so that those keep theirs.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long the peer's kernel may leave sent bytes unacknowledged, or its receive window shut (`TCP_USER_TIMEOUT`).
-/// Ends answers to clients that stopped reading, or are gone; the system's default is a quarter of an hour.
+/// How long the peer's kernel may leave sent bytes unacknowledged, or its receive window shut (`TCP_USER_TIMEOUT`), and
+/// how long an HTTP/2 client may leave the next piece of an answer untaken. Ends answers to clients that stopped reading, or are gone; the system's default is a quarter of an hour.
 pub const STALLED_PEER: Duration = Duration::from_secs(30);
 
 /// Streams one HTTP/2 connection may have open at once. The API server sends all reviews over one connection; 250 is
@@ -82,13 +82,34 @@ pub const HTTP2_STREAMS: u32 = 250;
 /// nobody honest waits for a window; times [`CONNECTIONS`], it bounds what unread bytes can cost.
 pub const HTTP2_WINDOWS: (u32, u32) = (64 << 10, 128 << 10);
 
-/// Connections of one listener at once; further ones wait in the kernel's queue. Each costs some 20 to 40 kB (TLS and
+/// For the end of a connection that was closed for being idle: its client has been told, and what it has not read by
+/// then it will not read. One round trip of the slowest network is a second or so.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's headers, all names and values together. A bearer token may take [`TOKEN_BYTES`] of it.
+pub const HEADER_BYTES: usize = 16 << 10;
+
+/// Header fields of a request over HTTP/1.1. Ours need six.
+pub const HEADERS: usize = 100;
+
+/// HTTP/2 streams a client may reset before we have looked at them. Above it the connection ends: making requests and
+/// taking them back costs a client nothing and us a task each ("rapid reset", CVE-2023-44487).
+pub const HTTP2_RESETS: usize = 20;
+
+/// HTTP/2 streams that may end by the client's mistakes, until its connection ends.
+pub const HTTP2_ERRORS: usize = 100;
+
+/// Bytes of answers that wait per HTTP/2 stream for a client to read them. A document is one piece that all streams
+/// share, so this costs only its copies in flight.
+pub const HTTP2_SEND_BUFFER: usize = 64 << 10;
+
+/// Connections of one listener at once; one more ends the one that is least of use. Each costs some 20 to 40 kB (TLS and
 /// HTTP buffers): the three listeners together stay well under the container's memory limit (256 MiB) next to 10 000
 /// pods. A flood at one listener leaves the others alone.
 pub const CONNECTIONS: usize = 512;
 
-/// Handshakes of one listener at once; one more ends the oldest. An honest client is through in milliseconds, so the
-/// oldest is one that dawdles: a flood of them can neither use up [`CONNECTIONS`] nor keep an honest one waiting.
+/// Handshakes of one listener at once; one more ends the oldest of the address that has most of them. An honest client
+/// is through in milliseconds: a flood can neither use up [`CONNECTIONS`] nor keep an honest one waiting.
 pub const HANDSHAKES: usize = 128;
 
 /// First wait after `accept` failed for want of descriptors or memory; doubled up to [`ACCEPT_BACKOFF_MAX`]. Without
@@ -148,8 +169,25 @@ pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 pub const FILES_POLL: Duration = Duration::from_secs(5);
 
 /// Between two looks at the CA's Secret. One GET per replica and period, against the time replicas may differ after
-/// somebody replaced or emptied it.
-pub const AUTHORITY_POLL: Duration = Duration::from_secs(60);
+/// a rotation's step. Less than [`FORMER_AUTHORITY`].
+pub const AUTHORITY_POLL: Duration = Duration::from_secs(20);
+
+/// A CA with less life than this is replaced by itself. Longer than [`NEXT_AUTHORITY`] by half a year, for the case that
+/// something hinders it.
+pub const AUTHORITY_RENEWAL: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long a CA that is made by itself is published before it signs: clients outside pin the CA and people have to
+/// bring them the next one. Who asks for a rotation says how long.
+pub const NEXT_AUTHORITY: Duration = Duration::from_secs(180 * 24 * 3600);
+
+/// From when the next CA has been seen everywhere until it signs: API servers learn of a changed registration by
+/// their own watch, in milliseconds as a rule.
+pub const BUNDLE_SETTLES: Duration = Duration::from_secs(10);
+
+/// How long the former CA is trusted once it signs no more. By then each replica has looked ([`AUTHORITY_POLL`]), or
+/// was cut off for [`STALE_AFTER`] and has left its Services, so that nobody meets a certificate of it. Longer would
+/// serve whoever has stolen its key.
+pub const FORMER_AUTHORITY: Duration = Duration::from_secs(60);
 
 /// Between two attempts while there is no CA yet. A replica that starts is not ready for this long at most after the
 /// API server has come back.

@@ -29,7 +29,7 @@ use crate::serve::listener::Listener;
 use crate::serve::mapping::{self, Mapping};
 use crate::tls::files::Files;
 use crate::tls::leaf::SelfManaged;
-use crate::tls::{self, ServedKey};
+use crate::tls::{self, ServedKey, Verifiers};
 use crate::watch as feeds;
 use tasks::{Stop, Tasks};
 
@@ -105,10 +105,13 @@ impl Certificates {
     async fn start(shared: &Shared, args: &cli::Run, tasks: &mut Tasks, stop: &Stop) -> Result<Self> {
         let sources = &shared.settings.tls;
         let own_admission = sources.admission == CertificateSource::SelfManaged;
-        let own = (own_admission || sources.mapping == CertificateSource::SelfManaged).then(|| {
+        let own_mapping = sources.mapping == CertificateSource::SelfManaged;
+        let own = (own_admission || own_mapping).then(|| {
             let (client, metrics) = (shared.client.clone(), Arc::clone(&shared.metrics));
-            let own =
-                Arc::new(SelfManaged::new(client, &shared.namespace, args.sans.iter().cloned(), metrics));
+            let config_maps = own_mapping.then(|| shared.settings.installation.clone());
+            let verifiers = Verifiers { registration: own_admission, config_maps };
+            let sans = args.sans.iter().cloned();
+            let own = Arc::new(SelfManaged::new(client, &shared.namespace, sans, verifiers, metrics));
             let (running, stop) = (Arc::clone(&own), stop.all.clone());
             tasks.spawn("certificates", async move { running.run(stop).await });
             own

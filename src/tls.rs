@@ -6,7 +6,9 @@ mod bundle;
 pub mod files;
 pub mod leaf;
 pub mod resolver;
+mod rotation;
 mod secret;
+mod trusted;
 
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 
 pub use resolver::ServedKey;
+pub use trusted::Verifiers;
 
 /// Makes ring the process's crypto provider. Once, before anything uses TLS; a second call changes nothing.
 pub fn install_provider() {

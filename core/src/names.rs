@@ -68,6 +68,12 @@ pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Secret with the self-managed CA.
 pub const CA_SECRET: &str = "external-ip-controller-ca";
+/// On [`CA_SECRET`], by people: have a new CA made, and let clients have it for this long before it signs.
+pub const ROTATE_CA_ANNOTATION: &str = "external-ip.dev/rotate-ca";
+/// On [`CA_SECRET`], by us: from when the next CA signs. May be edited.
+pub const NEXT_CA_ANNOTATION: &str = "external-ip.dev/next-ca-signs-from";
+/// On [`CA_SECRET`], by us: until when the former CA is trusted. May be edited.
+pub const FORMER_CA_ANNOTATION: &str = "external-ip.dev/former-ca-trusted-until";
 /// ConfigMap with the CA certificate, in the controller's namespace.
 pub const CA_CONFIG_MAP: &str = "external-ip-ca";
 /// ConfigMap with the aggregate mapping, in the controller's namespace.

@@ -1,7 +1,7 @@
 //! What is in force: the configuration after parsing and validation. [`parse`] reads the file, [`render`] writes it.
 
 mod class;
-mod duration;
+pub mod duration;
 mod file;
 mod origin;
 mod reader;

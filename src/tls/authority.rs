@@ -24,6 +24,8 @@ pub const CONFIG_MAP_KEY: &str = "ca.crt";
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    /// Place of the signing certificate.
+    signer: usize,
     certificates: Vec<CertificateDer<'static>>,
     bundle: String,
     not_after: i64,
@@ -79,11 +81,7 @@ impl Authority {
     /// or the next CA). `now` is seconds since 1970.
     pub fn parse(certificates: &str, key: &str, now: i64) -> Result<Self, AuthorityError> {
         let pair = KeyPair::from_pem(key).map_err(|e| AuthorityError::Key(e.to_string()))?;
-        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates.as_bytes()).collect();
-        let found = found.map_err(|e| AuthorityError::Certificate(e.to_string()))?;
-        if found.is_empty() {
-            return Err(AuthorityError::Certificate("it has no BEGIN CERTIFICATE".to_owned()));
-        }
+        let found = read_certificates(certificates).map_err(AuthorityError::Certificate)?;
         let mut signer = None;
         for (index, der) in found.iter().enumerate() {
             let (_, x509) =
@@ -101,7 +99,19 @@ impl Authority {
         }
         let issuer = Issuer::from_ca_cert_der(&found[index], pair)?;
         let bundle = found.iter().map(|der| certificate_pem(der)).collect();
-        Ok(Self { issuer, certificates: found, bundle, not_after })
+        Ok(Self { issuer, signer: index, certificates: found, bundle, not_after })
+    }
+
+    /// The same CA, where `more` is trusted besides.
+    #[must_use]
+    pub(super) fn trusting(mut self, more: Vec<CertificateDer<'static>>) -> Self {
+        for certificate in more {
+            if !self.certificates.contains(&certificate) {
+                self.bundle.push_str(&certificate_pem(&certificate));
+                self.certificates.push(certificate);
+            }
+        }
+        self
     }
 
     /// All certificates clients shall trust, PEM.
@@ -121,8 +131,17 @@ impl Authority {
 
     /// Whether `other` signs and trusts the same.
     pub fn is(&self, other: &Self) -> bool {
-        self.certificates == other.certificates
-            && self.issuer.key().public_key_raw() == other.issuer.key().public_key_raw()
+        self.certificates == other.certificates && self.signs_as(other)
+    }
+
+    /// Whether leafs of `other` are as good as its own.
+    pub(super) fn signs_as(&self, other: &Self) -> bool {
+        self.signer() == other.signer()
+    }
+
+    /// The signing certificate.
+    pub(super) fn signer(&self) -> &CertificateDer<'static> {
+        &self.certificates[self.signer]
     }
 
     pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
@@ -151,7 +170,14 @@ pub(super) fn set_life(params: &mut CertificateParams, now: i64, until: i64) {
     params.not_after = rcgen::date_time_ymd(1970, 1, 1) + after_1970(until);
 }
 
-fn certificate_pem(der: &[u8]) -> String {
+/// At least one certificate, from PEM.
+pub(super) fn read_certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let found = found.map_err(|e| e.to_string())?;
+    if found.is_empty() { Err("it has no BEGIN CERTIFICATE".to_owned()) } else { Ok(found) }
+}
+
+pub(super) fn certificate_pem(der: &[u8]) -> String {
     let text = BASE64.encode(der);
     let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))

@@ -51,20 +51,13 @@ struct ClientConfig {
 /// nothing else, only where it differs, and only if nobody has changed the object since it was read. For the leader.
 /// A registration that is missing is logged and is no error: run by hand, there may be none.
 pub async fn ensure_ca_bundle(client: &Client, name: &str, bundle: &str) -> Result<BundleOutcome, CallError> {
-    let path = format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}");
-    let found = match call::whole(client, call::get(&path), WRITE_TIMEOUT).await {
-        Ok(found) => found,
-        Err(error) if error.code() == Some(404) => {
-            tracing::warn!(
-                "MutatingWebhookConfiguration {name} does not exist, so new pods are not stamped but adopted \
-                 afterwards: apply the manifests, or register the webhook by URL with the CA of /ca.pem"
-            );
-            return Ok(BundleOutcome::Missing);
-        }
-        Err(error) => return Err(error),
+    let Some(found) = read(client, name).await? else {
+        tracing::warn!(
+            "MutatingWebhookConfiguration {name} does not exist, so new pods are not stamped but adopted \
+             afterwards: apply the manifests, or register the webhook by URL with the CA of /ca.pem"
+        );
+        return Ok(BundleOutcome::Missing);
     };
-    let found: Registration = serde_json::from_slice(&found)
-        .map_err(|e| CallError::Transport(format!("{name}: not a MutatingWebhookConfiguration: {e}")))?;
     let wanted = BASE64.encode(bundle.as_bytes());
     let version = found.metadata.resource_version;
     let mut operations = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];
@@ -78,7 +71,7 @@ pub async fn ensure_ca_bundle(client: &Client, name: &str, bundle: &str) -> Resu
         return Ok(BundleOutcome::Unchanged);
     }
     let body = json!(operations).to_string().into_bytes();
-    match call::whole(client, call::patch(&path, Patch::Json, body), WRITE_TIMEOUT).await {
+    match call::whole(client, call::patch(&path(name), Patch::Json, body), WRITE_TIMEOUT).await {
         Ok(_) => Ok(BundleOutcome::Written),
         // 422 without fields is how the API server says that a test did not hold
         Err(CallError::Status(status))
@@ -88,6 +81,26 @@ pub async fn ensure_ca_bundle(client: &Client, name: &str, bundle: &str) -> Resu
         }
         Err(error) => Err(error),
     }
+}
+
+/// `caBundle` of each webhook of the MutatingWebhookConfiguration `name`, as it is there; `None` where it is missing.
+pub(super) async fn registered(client: &Client, name: &str) -> Result<Option<Vec<String>>, CallError> {
+    let found = read(client, name).await?;
+    Ok(found.map(|found| found.webhooks.into_iter().map(|w| w.client_config.ca_bundle).collect()))
+}
+
+async fn read(client: &Client, name: &str) -> Result<Option<Registration>, CallError> {
+    match call::whole(client, call::get(&path(name)), WRITE_TIMEOUT).await {
+        Ok(found) => serde_json::from_slice(&found)
+            .map(Some)
+            .map_err(|e| CallError::Transport(format!("{name}: not a MutatingWebhookConfiguration: {e}"))),
+        Err(error) if error.code() == Some(404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use external_ip_core::names;
@@ -11,14 +11,17 @@ use kube::Client;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::{Authority, AuthorityError, seconds, set_life};
-use super::{ServedKey, provider, secret};
-use crate::constants::{AUTHORITY_POLL, AUTHORITY_RETRY, LEAF_LIFE};
+use super::rotation::{self, Step};
+use super::secret::{self, Secret};
+use super::{ServedKey, Verifiers, provider};
+use crate::constants::{AUTHORITY_POLL, AUTHORITY_RETRY, BUNDLE_SETTLES, LEAF_LIFE};
 use crate::metrics::{Metrics, wall_clock};
 
 /// A leaf and its dates, seconds since 1970.
@@ -96,6 +99,9 @@ pub struct SelfManaged {
     outside: watch::Sender<BTreeSet<String>>,
     authority: watch::Sender<Option<Arc<Authority>>>,
     leaf: Mutex<Option<Current>>,
+    verifiers: Verifiers,
+    /// The next CA and since when everybody knows it.
+    known: Mutex<Option<(CertificateDer<'static>, Instant)>>,
 }
 
 /// What the served leaf was made for.
@@ -107,11 +113,12 @@ struct Current {
 
 impl SelfManaged {
     /// Certificates from the CA in the Secret of `namespace`. `fixed` are names beyond [`service_names`] that never
-    /// change, for example the host of a webhook registered by URL.
+    /// change, for example the host of a webhook registered by URL. A new CA signs once `verifiers` know it.
     pub fn new(
         client: Client,
         namespace: &str,
         fixed: impl IntoIterator<Item = String>,
+        verifiers: Verifiers,
         metrics: Arc<Metrics>,
     ) -> Self {
         let mut names = service_names(namespace);
@@ -125,6 +132,8 @@ impl SelfManaged {
             outside: watch::Sender::new(BTreeSet::new()),
             authority: watch::Sender::new(None),
             leaf: Mutex::new(None),
+            verifiers,
+            known: Mutex::new(None),
         }
     }
 
@@ -154,13 +163,15 @@ impl SelfManaged {
         let mut outside = self.outside.subscribe();
         let mut last_failure = String::new();
         loop {
-            let failure = self.renew().await.err().unwrap_or_default();
+            let (wait, failure) = match self.renew().await {
+                Ok(wait) => (wait, String::new()),
+                Err(failure) => (AUTHORITY_RETRY, failure),
+            };
             if failure != last_failure && !failure.is_empty() {
                 tracing::error!("TLS certificate: {failure}");
                 self.served.explain(failure.clone());
             }
             last_failure = failure;
-            let wait = if last_failure.is_empty() { AUTHORITY_POLL } else { AUTHORITY_RETRY };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.reissue_on_change(&mut outside) => {}
@@ -169,18 +180,18 @@ impl SelfManaged {
         }
     }
 
-    /// Looks at the Secret, and makes a new leaf where one is due.
-    async fn renew(&self) -> Result<(), String> {
+    /// Looks at the Secret, makes a new leaf where one is due, and takes a rotation's next step. Says when to look again.
+    async fn renew(&self) -> Result<Duration, String> {
         let now = seconds(wall_clock());
         let current = self.authority.borrow().clone();
         let found = secret::obtain(&self.client, &self.namespace, current.as_deref(), now).await;
-        let authority = match (found, current) {
-            (Ok(found), Some(current)) if found.is(&current) => current,
+        let (authority, secret) = match (found, current) {
+            (Ok(found), Some(current)) if found.authority.is(&current) => (current, found.secret),
             (Ok(found), _) => {
-                let found = Arc::new(found);
-                self.metrics.certificate("authority", found.not_after());
-                self.authority.send_replace(Some(Arc::clone(&found)));
-                found
+                let authority = Arc::new(found.authority);
+                self.metrics.certificate("authority", authority.not_after());
+                self.authority.send_replace(Some(Arc::clone(&authority)));
+                (authority, found.secret)
             }
             // the API server away or the Secret broken: leafs of the CA in memory go on being good
             (Err(error), Some(current)) => {
@@ -189,7 +200,58 @@ impl SelfManaged {
             }
             (Err(error), None) => return Err(error.to_string()),
         };
-        self.reissue(&authority, now)
+        self.reissue(&authority, now)?;
+        match secret {
+            Some(secret) => self.rotate(&secret, &authority, now).await,
+            None => Ok(AUTHORITY_POLL),
+        }
+    }
+
+    /// Takes the next step of a rotation where there is one. Says when to look again.
+    async fn rotate(&self, secret: &Secret, authority: &Authority, now: i64) -> Result<Duration, String> {
+        let failed = |error: rotation::RotationError| format!("replacing the CA: {error}");
+        let step = rotation::step(secret, authority, now).map_err(failed)?;
+        if let Step::Wait(until) = step {
+            let until = until.and_then(|at| u64::try_from(at - now).ok()).map(Duration::from_secs);
+            return Ok(until.unwrap_or(AUTHORITY_POLL).min(AUTHORITY_POLL));
+        }
+        if step == Step::Sign
+            && let Some(wait) = self.next_is_unknown(secret, now).await?
+        {
+            return Ok(wait);
+        }
+        let Some(patch) = rotation::patch(secret, authority, step, now).map_err(failed)? else {
+            return Ok(AUTHORITY_POLL);
+        };
+        let written = secret::write(&self.client, &self.namespace, secret, patch).await;
+        if written.map_err(|e| e.to_string())? {
+            tracing::warn!("{}", step.told());
+        }
+        Ok(Duration::ZERO)
+    }
+
+    /// How long to wait before the next CA may sign; `None` once everybody has known it for long enough.
+    async fn next_is_unknown(&self, secret: &Secret, now: i64) -> Result<Option<Duration>, String> {
+        let next = rotation::next(secret, now).map_err(|e| e.to_string())?;
+        let lacking = self.verifiers.first_without(&self.client, next.signer()).await;
+        if let Some(object) = lacking.map_err(|e| format!("who knows the next CA: {e}"))? {
+            *self.known() = None;
+            return Err(format!("the next CA does not sign yet: the leader has not written it to {object}"));
+        }
+        let mut known = self.known();
+        let since = match &*known {
+            Some((certificate, since)) if certificate == next.signer() => *since,
+            _ => {
+                let now = Instant::now();
+                *known = Some((next.signer().clone(), now));
+                now
+            }
+        };
+        Ok(BUNDLE_SETTLES.checked_sub(since.elapsed()).filter(|wait| !wait.is_zero()))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<(CertificateDer<'static>, Instant)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when the names have changed, were followed by a new leaf, and need no look at the Secret; never, once
@@ -210,7 +272,7 @@ impl SelfManaged {
         let mut leaf = self.leaf.lock().unwrap_or_else(PoisonError::into_inner);
         let good = leaf
             .as_ref()
-            .is_some_and(|l| l.names == names && Arc::ptr_eq(&l.authority, authority) && now < l.renew_at);
+            .is_some_and(|l| l.names == names && l.authority.signs_as(authority) && now < l.renew_at);
         if good {
             return Ok(());
         }
@@ -225,5 +287,7 @@ impl SelfManaged {
     }
 }
 
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 mod tests;

@@ -9,12 +9,13 @@ use kube::Client;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::authority::{Authority, AuthorityError};
+use super::authority::{Authority, AuthorityError, read_certificates};
+use super::rotation::{FORMER_CERTIFICATE, NEXT_CERTIFICATE};
 use crate::client::call::{self, CallError, Patch};
 use crate::constants::WRITE_TIMEOUT;
 
-const CERTIFICATE: &str = "tls.crt";
-const KEY: &str = "tls.key";
+pub(super) const CERTIFICATE: &str = "tls.crt";
+pub(super) const KEY: &str = "tls.key";
 /// Each conflict means that somebody else has written, which happens once per installation.
 const ATTEMPTS: usize = 5;
 
@@ -65,17 +66,29 @@ pub(super) enum SecretError {
     },
 }
 
-#[derive(Deserialize)]
-struct Secret {
+/// The Secret as it was read.
+#[derive(Debug, Deserialize)]
+pub(super) struct Secret {
     metadata: Metadata,
     #[serde(default)]
     data: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
     resource_version: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+/// What is known of the CA.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// What signs, and all that is trusted.
+    pub(super) authority: Authority,
+    /// What it was read from; `None` where it was just written.
+    pub(super) secret: Option<Secret>,
 }
 
 /// The CA in the Secret of `namespace`. Where there is none, `current` is written, or a new one: so a Secret that was
@@ -85,7 +98,7 @@ pub(super) async fn obtain(
     namespace: &str,
     current: Option<&Authority>,
     now: i64,
-) -> Result<Authority, SecretError> {
+) -> Result<Stored, SecretError> {
     let unusable = |error| SecretError::Unusable { namespace: namespace.to_owned(), error };
     let failed = |verb, error: CallError| {
         let namespace = namespace.to_owned();
@@ -103,7 +116,8 @@ pub(super) async fn obtain(
             Err(error) => return Err(failed("get", error)),
         };
         if let Some(secret) = found.as_ref().filter(|s| !s.is_empty()) {
-            return secret.authority(now).map_err(unusable);
+            let authority = secret.authority(now).map_err(unusable)?;
+            return Ok(Stored { authority, secret: found });
         }
         let (certificates, key) = current_or_new(current, now).map_err(unusable)?;
         let data =
@@ -120,7 +134,8 @@ pub(super) async fn obtain(
             Ok(_) => {
                 let what = if current.is_some() { "wrote the CA back into" } else { "made a CA in" };
                 tracing::info!("{what} Secret {namespace}/{}", names::CA_SECRET);
-                return Authority::parse(&certificates, &key, now).map_err(unusable);
+                let authority = Authority::parse(&certificates, &key, now).map_err(unusable)?;
+                return Ok(Stored { authority, secret: None });
             }
             // somebody else was first, or made it, or took it away: look again
             Err(error) if matches!(error.code(), Some(404 | 409)) => {}
@@ -140,21 +155,50 @@ fn read(bytes: &[u8]) -> Result<Secret, CallError> {
     serde_json::from_slice(bytes).map_err(|e| CallError::Transport(format!("not a Secret: {e}")))
 }
 
+/// Writes `change` (a merge patch of `metadata.annotations` and `data`) to the Secret as it was read. `false`: somebody
+/// else has written in between, read again.
+pub(super) async fn write(
+    client: &Client,
+    namespace: &str,
+    read: &Secret,
+    mut change: serde_json::Value,
+) -> Result<bool, SecretError> {
+    change["metadata"]["resourceVersion"] = json!(read.metadata.resource_version);
+    let path = format!("/api/v1/namespaces/{namespace}/secrets/{}", names::CA_SECRET);
+    let request = call::patch(&path, Patch::Merge, change.to_string().into_bytes());
+    match call::whole(client, request, WRITE_TIMEOUT).await {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(false),
+        Err(error) => Err(SecretError::Call { namespace: namespace.to_owned(), error }),
+    }
+}
+
 impl Secret {
     fn is_empty(&self) -> bool {
-        [CERTIFICATE, KEY].iter().all(|key| self.data.get(*key).is_none_or(String::is_empty))
+        [CERTIFICATE, KEY].iter().all(|key| !self.holds(key))
     }
 
-    fn text(&self, key: &str) -> Result<String, String> {
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.data.get(key).is_some_and(|value| !value.is_empty())
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<String, String> {
         let value = self.data.get(key).ok_or("it is missing")?;
         let bytes = BASE64.decode(value.as_bytes()).map_err(|e| e.to_string())?;
         String::from_utf8(bytes).map_err(|e| e.to_string())
     }
 
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.get(key).map(String::as_str)
+    }
+
     fn authority(&self, now: i64) -> Result<Authority, AuthorityError> {
         let certificates = self.text(CERTIFICATE).map_err(AuthorityError::Certificate)?;
         let key = self.text(KEY).map_err(AuthorityError::Key)?;
-        Authority::parse(&certificates, &key, now)
+        // what cannot be read here is told by the rotation; whatever it is, the CA goes on signing
+        let more = [NEXT_CERTIFICATE, FORMER_CERTIFICATE].into_iter();
+        let more = more.filter_map(|key| read_certificates(&self.text(key).ok()?).ok()).flatten();
+        Ok(Authority::parse(&certificates, &key, now)?.trusting(more.collect()))
     }
 }
 

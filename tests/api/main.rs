@@ -11,6 +11,7 @@ mod library;
 mod lifecycle;
 mod outage;
 mod rig;
+mod rotation;
 #[path = "../support/mod.rs"]
 mod support;
 mod watch;

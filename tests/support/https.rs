@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// A whole answer.
 #[derive(Debug, Clone)]
@@ -38,12 +39,21 @@ pub(crate) async fn get(
     headers: &[(&str, &str)],
 ) -> Result<Response, String> {
     let ask = async {
-        let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-        let connector = tokio_rustls::TlsConnector::from(config(ca)?);
-        let tls = connector.connect(ServerName::from(address.ip()), tcp).await.map_err(|e| e.to_string())?;
+        let tls = connect(address, ca, ServerName::from(address.ip())).await?;
         exchange(TokioIo::new(tls), path, headers).await
     };
     tokio::time::timeout(Duration::from_secs(10), ask).await.map_err(|_| "no answer in 10 s".to_owned())?
+}
+
+/// A TLS connection, the server verified against `ca` for `name`.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    ca: &str,
+    name: ServerName<'static>,
+) -> Result<TlsStream<TcpStream>, String> {
+    let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+    let connector = tokio_rustls::TlsConnector::from(config(ca)?);
+    connector.connect(name, tcp).await.map_err(|e| e.to_string())
 }
 
 /// GET without TLS, for the admin listener.

@@ -6,10 +6,10 @@ use std::time::Duration;
 const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
 
 /// Longest duration: ten years. What shall be kept longer is kept `forever`.
-pub(super) const LONGEST: Duration = Duration::from_secs(3_650 * 86_400);
+pub const LONGEST: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// Reads a duration of whole seconds; `None` where it is none or longer than [`LONGEST`].
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub fn parse(text: &str) -> Option<Duration> {
     let mut seconds = 0_u64;
     let mut rest = text;
     while !rest.is_empty() {

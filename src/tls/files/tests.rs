@@ -89,6 +89,34 @@ async fn a_swap_of_the_mounted_directory_is_served_with_its_chain() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_certificate_that_is_served_says_when_it_ends() {
+    let (mount, authority) = (Mount::new("expiry"), authority());
+    let ends = |seconds: i64| {
+        let at = now() + seconds;
+        move |files: &Files| {
+            let text = files.metrics.text();
+            let line =
+                text.lines().find(|l| l.contains("not_after_timestamp_seconds{certificate=\"mapping\"}"));
+            let told: f64 = line.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or_default();
+            #[allow(clippy::cast_precision_loss)]
+            let wanted = at as f64;
+            (told - wanted).abs() < 10.0
+        }
+    };
+    let (certificate, key) = pair(&authority, 3600);
+    mount.swap("..1", &certificate, &key);
+    let (first, second) = (ends(3600), ends(7200));
+    let files = mount.files();
+    files.load().await.unwrap();
+    assert!(first(&files));
+    let (files, running) = follow(files);
+    let (certificate, key) = pair(&authority, 7200);
+    mount.swap("..2", &certificate, &key);
+    until(|| second(&files)).await;
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pair_that_does_not_match_keeps_the_last_good_one_and_is_counted_once() {
     let (mount, authority) = (Mount::new("mismatch"), authority());
     let (certificate, key) = pair(&authority, 3600);

@@ -15,7 +15,7 @@ use crate::serve::listener::Listener;
 use crate::tls::server_config;
 use crate::tls::testing::{authority, client, connect, names, now, shown};
 
-fn metrics() -> Arc<Metrics> {
+pub(super) fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new(Arc::new(Published::new()), Arc::new(Liveness::new())))
 }
 
@@ -91,7 +91,13 @@ fn listen(managed: &SelfManaged) -> SocketAddr {
 #[tokio::test]
 async fn a_new_load_balancer_address_is_in_the_next_handshake_and_open_connections_go_on() {
     let (api, mut server) = Fake::new();
-    let managed = Arc::new(SelfManaged::new(api, "ns", ["hook.example.org".to_owned()], metrics()));
+    let managed = Arc::new(SelfManaged::new(
+        api,
+        "ns",
+        ["hook.example.org".to_owned()],
+        Verifiers::default(),
+        metrics(),
+    ));
     assert_eq!(managed.served().problem().as_deref(), Some("not loaded yet"));
     let running = tokio::spawn({
         let managed = Arc::clone(&managed);
@@ -113,7 +119,7 @@ async fn a_new_load_balancer_address_is_in_the_next_handshake_and_open_connectio
     let outside = ServerName::try_from("203.0.113.9").unwrap();
     assert!(matches!(outside, ServerName::IpAddress(_)));
     connect(address, "203.0.113.9", client(&authority, &[])).await.unwrap_err();
-    managed.set_outside_names(names(["203.0.113.9"]));
+    managed.set_outside_names(names(["203.0.113.9", "lb.example.org"]));
     let fresh = loop {
         if let Ok(stream) = connect(address, "203.0.113.9", client(&authority, &[])).await {
             break stream;
@@ -121,6 +127,7 @@ async fn a_new_load_balancer_address_is_in_the_next_handshake_and_open_connectio
         tokio::task::yield_now().await;
     };
     assert_ne!(shown(&open), shown(&fresh));
+    connect(address, "lb.example.org", client(&authority, &[])).await.unwrap();
     open.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     open.read_to_string(&mut answer).await.unwrap();
@@ -131,7 +138,7 @@ async fn a_new_load_balancer_address_is_in_the_next_handshake_and_open_connectio
 #[tokio::test]
 async fn the_same_names_and_the_same_ca_keep_the_leaf() {
     let (api, mut server) = Fake::new();
-    let managed = SelfManaged::new(api, "ns", [], metrics());
+    let managed = SelfManaged::new(api, "ns", [], Verifiers::default(), metrics());
     let authority = authority();
     let secret = json!({"metadata": {"resourceVersion": "1"}, "data": {
         "tls.crt": BASE64.encode(authority.bundle().as_bytes()), "tls.key": BASE64.encode(authority.key_pem().as_bytes()),
@@ -150,7 +157,7 @@ async fn the_same_names_and_the_same_ca_keep_the_leaf() {
 #[tokio::test]
 async fn a_secret_that_cannot_be_used_is_explained_where_readiness_looks() {
     let (api, mut server) = Fake::new();
-    let managed = Arc::new(SelfManaged::new(api, "ns", [], metrics()));
+    let managed = Arc::new(SelfManaged::new(api, "ns", [], Verifiers::default(), metrics()));
     let running = tokio::spawn({
         let managed = Arc::clone(&managed);
         async move { managed.run(CancellationToken::new()).await }
