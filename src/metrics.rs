@@ -165,7 +165,7 @@ impl Metrics {
         registry.register("connections", "Open connections by listener", self.connections.clone());
         registry.register(
             "connections_refused",
-            "Connections that ended before a request, by cause",
+            "Connections that did not get as far as a request, or were ended for others, by cause",
             self.refused.clone(),
         );
         registry.register("panics", "Panics that were caught, by place", self.panics.clone());

@@ -1,6 +1,8 @@
 //! `POST /mutate`: the API server's reviews of new pods. Every review that can be answered is answered with "allowed";
 //! what goes wrong costs a stamp, never a pod.
 
+mod room;
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,12 +22,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use super::problem::Problem;
 use crate::constants::{BODY_TIMEOUT, REVIEW_BYTES, REVIEW_BYTES_IN_FLIGHT};
 use crate::map::{Current, Liveness};
 use crate::metrics::Metrics;
+use room::{Room, Share};
 
 /// The path of the registration.
 pub const PATH: &str = "/mutate";
@@ -45,8 +47,8 @@ pub struct Admission {
 struct Shared {
     admission: Admission,
     decide: Decide,
-    /// Kilobytes of bodies that may be held.
-    room: Semaphore,
+    /// For bodies that are being read.
+    room: Arc<Room>,
 }
 
 /// The decision itself, exchangeable so that a test can make it panic.
@@ -58,7 +60,7 @@ pub fn router(admission: Admission) -> Router {
 }
 
 fn with_decision(admission: Admission, decide: Decide) -> Router {
-    let shared = Arc::new(Shared { admission, decide, room: Semaphore::new(REVIEW_BYTES_IN_FLIGHT / 1024) });
+    let shared = Arc::new(Shared { admission, decide, room: Room::new(REVIEW_BYTES_IN_FLIGHT) });
     Router::new()
         .route(PATH, post(async |State(s): State<Arc<Shared>>, request: Request| s.answer(request).await))
         .fallback(async |uri: Uri| {
@@ -92,22 +94,16 @@ impl Shared {
                 .message("an AdmissionReview is expected as application/json"));
         }
         let length = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        let length = length.unwrap_or(REVIEW_BYTES);
-        if length > REVIEW_BYTES {
+        if length.is_some_and(|length| length > REVIEW_BYTES) {
             return Err(too_large());
         }
-        let kilobytes = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX);
+        let share = self.room.begin();
         let read = async {
-            // the semaphore is never closed
-            let _room = self.room.acquire_many(kilobytes).await.map_err(|_| too_large())?;
-            let body = Limited::new(body, REVIEW_BYTES).collect().await;
-            body.map(http_body_util::Collected::to_bytes).map_err(|error| {
-                if error.downcast_ref::<LengthLimitError>().is_some() {
-                    return too_large();
-                }
-                Problem::new(StatusCode::BAD_REQUEST, "Broken")
-                    .message(format!("the body broke off: {error}"))
-            })
+            tokio::select! {
+                read = read_body(body, &share) => read,
+                () = share.ended.cancelled() => Err(Problem::unavailable("TooManyReviews")
+                    .message("the body took longer than others that needed its memory")),
+            }
         };
         let late = || {
             Problem::new(StatusCode::REQUEST_TIMEOUT, "TooSlow")
@@ -142,6 +138,29 @@ impl Shared {
         let Admission { current, liveness, .. } = &self.admission;
         current.load().filter(|_| liveness.is_live())?.kept_address(cluster, pod).cloned()
     }
+}
+
+async fn read_body(body: Body, share: &Share) -> Result<Bytes, Problem> {
+    let mut body = Limited::new(body, REVIEW_BYTES);
+    // one frame as a rule; more are copied together, as each by itself would cost more than its bytes
+    let (mut one, mut many) = (Bytes::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.downcast_ref::<LengthLimitError>().is_some() {
+                return too_large();
+            }
+            Problem::new(StatusCode::BAD_REQUEST, "Broken").message(format!("the body broke off: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        share.grow(data.len());
+        if one.is_empty() && many.is_empty() {
+            one = data;
+        } else {
+            many.extend_from_slice(&std::mem::take(&mut one));
+            many.extend_from_slice(&data);
+        }
+    }
+    Ok(if many.is_empty() { one } else { many.into() })
 }
 
 fn judged(answer: &Answer) -> (&'static str, &'static str) {

@@ -1,9 +1,10 @@
 //! A TCP listener with limits: TLS or plain, HTTP/1.1 and HTTP/2, a bounded number of connections, and an end to all
 //! of them when the process is asked to stop.
 
+mod answers;
 mod connection;
+mod places;
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use axum::Router;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::net::TcpListener;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::constants;
 use crate::metrics::Metrics;
 use connection::Connection;
+use places::Places;
 
 /// Length of the kernel's queue of connections nobody has accepted yet; it holds a burst while the loop is busy.
 const BACKLOG: i32 = 1024;
@@ -28,9 +30,9 @@ const BACKLOG: i32 = 1024;
 /// What a listener grants. The defaults are the process's constants; tests shrink them.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at once.
+    /// Connections at once; one more ends another, see [`places`].
     pub connections: usize,
-    /// Handshakes at once; one more ends the oldest.
+    /// Handshakes at once; one more ends another.
     pub handshakes: usize,
     /// For a TLS handshake.
     pub handshake: Duration,
@@ -38,6 +40,10 @@ pub struct Limits {
     pub headers: Duration,
     /// For an HTTP/2 connection without a request.
     pub idle: Duration,
+    /// For a client to take the next piece of its answer.
+    pub stalled: Duration,
+    /// For the end of a connection that is closed for being idle.
+    pub close: Duration,
     /// For open requests once the process stops.
     pub drain: Duration,
 }
@@ -50,6 +56,8 @@ impl Default for Limits {
             handshake: constants::HANDSHAKE_TIMEOUT,
             headers: constants::HEADER_TIMEOUT,
             idle: constants::IDLE_TIMEOUT,
+            stalled: constants::STALLED_PEER,
+            close: constants::CLOSE_TIMEOUT,
             drain: constants::DRAIN,
         }
     }
@@ -156,18 +164,23 @@ impl Listener {
     }
 }
 
-/// Accepts for ever. A connection beyond the cap waits in the kernel's queue.
+/// Accepts for ever. Where the listener is full, another connection makes room.
 async fn accept(socket: &TcpListener, connection: &Arc<Connection>) {
-    let cap = Arc::new(Semaphore::new(connection.limits.connections));
-    let mut handshakes = Handshakes { oldest_first: VecDeque::new(), limit: connection.limits.handshakes };
+    let room = Arc::new(Semaphore::new(connection.limits.connections));
+    let places = Arc::<Places>::default();
     let mut wait = constants::ACCEPT_BACKOFF;
     loop {
-        // the semaphore is never closed
-        let Ok(permit) = Arc::clone(&cap).acquire_owned().await else { return };
         match socket.accept().await {
             Ok((stream, peer)) => {
                 wait = constants::ACCEPT_BACKOFF;
-                begin(stream, peer, permit, connection, &mut handshakes);
+                // the semaphore is never closed
+                let Ok(permit) = room_for_one(&room, &places, &connection.limits).await else { return };
+                let (connection, place) = (Arc::clone(connection), places.take(peer.ip()));
+                let tasks = connection.tasks.clone();
+                tasks.spawn(async move {
+                    let _permit = permit;
+                    connection.run(stream, peer, place).await;
+                });
             }
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
@@ -180,41 +193,18 @@ async fn accept(socket: &TcpListener, connection: &Arc<Connection>) {
     }
 }
 
-fn begin(
-    stream: TcpStream,
-    peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
-    connection: &Arc<Connection>,
-    handshakes: &mut Handshakes,
-) {
-    let evicted = handshakes.begin();
-    let connection = Arc::clone(connection);
-    let tasks = connection.tasks.clone();
-    tasks.spawn(async move {
-        let _permit = permit;
-        connection.run(stream, peer, evicted).await;
-    });
-}
-
-/// Handshakes under way. A handshake that is through has dropped its end of the channel.
-struct Handshakes {
-    oldest_first: VecDeque<oneshot::Sender<()>>,
-    limit: usize,
-}
-
-impl Handshakes {
-    /// A place for one more. The receiver ends with an error when the place is taken away.
-    fn begin(&mut self) -> oneshot::Receiver<()> {
-        if self.oldest_first.len() >= self.limit {
-            self.oldest_first.retain(|h| !h.is_closed());
-        }
-        if self.oldest_first.len() >= self.limit {
-            self.oldest_first.pop_front();
-        }
-        let (place, evicted) = oneshot::channel();
-        self.oldest_first.push_back(place);
-        evicted
+async fn room_for_one(
+    room: &Arc<Semaphore>,
+    places: &Arc<Places>,
+    limits: &Limits,
+) -> Result<OwnedSemaphorePermit, AcquireError> {
+    places.limit_handshakes(limits.handshakes);
+    if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+        return Ok(permit);
     }
+    // what is ended gives its permit back a moment later; so there are never more than the cap
+    places.evict();
+    Arc::clone(room).acquire_owned().await
 }
 
 /// The connection failed before it was accepted: nothing of ours is short (`accept(2)`).

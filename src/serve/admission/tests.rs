@@ -1,5 +1,6 @@
 use axum::body::to_bytes;
 use external_ip_core::stamp::KeptSlots;
+use futures::StreamExt;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use serde_json::Value;
@@ -155,4 +156,33 @@ async fn a_body_that_never_ends_is_given_up() {
     let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
     assert_eq!(served.review(never).await.0, 408);
     assert!(served.metrics.text().contains("external_ip_admission_total{result=\"unread\",reason=\"\"} 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_dawdle_keep_no_honest_review_waiting() {
+    let served = served(stamp::answer);
+    let begun = tokio::time::Instant::now();
+    let almost = Bytes::from(vec![b' '; REVIEW_BYTES - 1]);
+    let dawdling = (0..REVIEW_BYTES_IN_FLIGHT / REVIEW_BYTES).map(|_| {
+        let frames = futures::stream::iter([Ok::<_, std::io::Error>(almost.clone())]);
+        let body = Body::from_stream(frames.chain(futures::stream::pending()));
+        tokio::spawn(served.router.clone().oneshot(post_json(body)))
+    });
+    let mut dawdling: Vec<_> = dawdling.collect();
+    tokio::task::yield_now().await;
+    assert_eq!(served.review(review_of_member()).await.0, 200);
+    assert_eq!(begun.elapsed(), std::time::Duration::ZERO, "at once");
+    let ended = dawdling.remove(0).await.unwrap().unwrap();
+    assert_eq!(ended.status(), StatusCode::SERVICE_UNAVAILABLE, "the oldest made room");
+    assert!(dawdling.iter().all(|d| !d.is_finished()), "the others go on");
+}
+
+#[tokio::test]
+async fn a_review_in_many_pieces_is_read_as_one() {
+    let review = review_of_member().into_bytes();
+    let frames: Vec<_> =
+        review.chunks(7).map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c))).collect();
+    let body = Body::from_stream(futures::stream::iter(frames));
+    let (status, answer) = served(stamp::answer).review(body).await;
+    assert!(status == 200 && patch_of(&answer).contains("infinispan.infinispan-0"), "{answer}");
 }

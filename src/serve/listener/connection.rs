@@ -1,24 +1,21 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use futures::FutureExt;
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -27,6 +24,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::Limits;
+use super::answers::{Answers, Busy, Delivered};
+use super::places::Place;
 use crate::constants;
 use crate::metrics::Metrics;
 use crate::serve::panic_text;
@@ -49,23 +48,18 @@ pub(super) struct Connection {
 
 impl Connection {
     /// One connection, from accept to its end.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        evicted: oneshot::Receiver<()>,
-    ) {
+    pub(super) async fn run(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
         let _open = Open::new(self.open.clone());
         // answers are written in one piece, there is nothing to wait for; both options only make things better
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(constants::STALLED_PEER));
         let whole = async {
             match &self.tls {
-                None => self.http(stream, false).await,
+                None => self.http(stream, false, place).await,
                 Some(tls) => {
-                    let Some(stream) = self.handshake(tls, stream, peer, evicted).await else { return };
+                    let Some(stream) = self.handshake(tls, stream, peer, &place).await else { return };
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    self.http(stream, http2).await;
+                    self.http(stream, http2, place).await;
                 }
             }
         };
@@ -80,7 +74,7 @@ impl Connection {
         tls: &TlsAcceptor,
         stream: TcpStream,
         peer: SocketAddr,
-        evicted: oneshot::Receiver<()>,
+        place: &Place,
     ) -> Option<TlsStream<TcpStream>> {
         let cause = tokio::select! {
             done = tokio::time::timeout(self.limits.handshake, tls.accept(stream)) => match done {
@@ -91,7 +85,7 @@ impl Connection {
                 }
                 Err(_) => "handshake_timeout",
             },
-            _ = evicted => "handshake_evicted",
+            () = place.evicted.cancelled() => "handshake_evicted",
             () = self.shutdown.cancelled() => "shutdown",
         };
         self.metrics.refused(self.listener, cause);
@@ -100,15 +94,22 @@ impl Connection {
 
     /// Requests and answers. Which version is settled beforehand (by ALPN; in plain text it is 1.1), so that no time
     /// is spent waiting for the first bytes to tell.
-    async fn http(self: &Arc<Self>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, http2: bool) {
-        let activity = Arc::new(Activity::default());
+    async fn http(
+        self: &Arc<Self>,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        http2: bool,
+        place: Place,
+    ) {
+        place.is_up();
+        let answers = Arc::new(Answers::new(place));
+        let place = &answers.place;
         let service = hyper::service::service_fn(|request| {
-            let (connection, busy) = (Arc::clone(self), Activity::begin(&activity));
+            let (connection, busy) = (Arc::clone(self), Answers::begin(&answers));
             async move { Ok::<_, Infallible>(connection.answer(request, busy).await) }
         });
         let builder = self.builder(http2);
         let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service));
-        let mut closing = false;
+        let mut closing = None;
         loop {
             tokio::select! {
                 ended = serving.as_mut() => {
@@ -117,10 +118,16 @@ impl Connection {
                     }
                     return;
                 }
-                () = self.shutdown.cancelled(), if !closing => {}
-                () = activity.idle_for(self.limits.idle), if !closing => {}
+                () = place.evicted.cancelled() => return self.metrics.refused(self.listener, "evicted"),
+                () = self.shutdown.cancelled(), if closing.is_none() => closing = Some(self.limits.drain),
+                () = idle_for(place, self.limits.idle), if closing.is_none() => closing = Some(self.limits.close),
+                () = answers.untaken_for(self.limits.stalled) => {
+                    return self.metrics.refused(self.listener, "stalled");
+                }
+                () = tokio::time::sleep(closing.unwrap_or_default()), if closing.is_some() => {
+                    return self.metrics.refused(self.listener, "stalled");
+                }
             }
-            closing = true;
             serving.as_mut().graceful_shutdown();
         }
     }
@@ -128,7 +135,12 @@ impl Connection {
     fn builder(&self, http2: bool) -> Builder<OnTracker> {
         let builder = Builder::new(OnTracker { tasks: self.tasks.clone(), abort: self.abort.clone() });
         let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.limits.headers).max_headers(100);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.headers)
+            .max_headers(constants::HEADERS)
+            .max_buf_size(constants::HEADER_BYTES);
         let (stream_window, connection_window) = constants::HTTP2_WINDOWS;
         builder
             .http2()
@@ -136,13 +148,17 @@ impl Connection {
             .keep_alive_interval(constants::HTTP2_PING)
             .keep_alive_timeout(constants::HTTP2_PING)
             .max_concurrent_streams(constants::HTTP2_STREAMS)
+            .max_header_list_size(u32::try_from(constants::HEADER_BYTES).unwrap_or(u32::MAX))
+            .max_pending_accept_reset_streams(constants::HTTP2_RESETS)
+            .max_local_error_reset_streams(constants::HTTP2_ERRORS)
+            .max_send_buf_size(constants::HTTP2_SEND_BUFFER)
             .initial_stream_window_size(stream_window)
             .initial_connection_window_size(connection_window);
         builder
     }
 
     /// A panic costs the request it happened in and nothing else.
-    async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Response<Counted> {
+    async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Response<Delivered> {
         let answer = self.router.clone().oneshot(request.map(Body::new));
         let answer = match AssertUnwindSafe(answer).catch_unwind().await {
             Ok(Ok(answer)) => answer,
@@ -156,7 +172,7 @@ impl Connection {
                     .into()
             }
         };
-        answer.map(|body| Counted { body, _busy: busy })
+        answer.map(|body| Delivered::new(body, busy))
     }
 }
 
@@ -193,73 +209,13 @@ where
     }
 }
 
-/// Whether a connection has requests, and since when it has none.
-struct Activity {
-    requests: AtomicUsize,
-    idle_since: Mutex<Instant>,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self { requests: AtomicUsize::new(0), idle_since: Mutex::new(Instant::now()) }
-    }
-}
-
-impl Activity {
-    fn begin(this: &Arc<Self>) -> Busy {
-        this.requests.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(this))
-    }
-
-    /// Returns once there has been no request for this long.
-    async fn idle_for(&self, limit: std::time::Duration) {
-        loop {
-            let busy = self.requests.load(Ordering::Relaxed) > 0;
-            let since = if busy { Instant::now() } else { *self.idle_since() };
-            if !busy && since.elapsed() >= limit {
-                return;
-            }
-            tokio::time::sleep_until(since + limit).await;
+/// Returns once there has been no request for this long.
+async fn idle_for(place: &Place, limit: Duration) {
+    loop {
+        let since = place.idle_since();
+        if since.is_some_and(|since| since.elapsed() >= limit) {
+            return;
         }
-    }
-
-    fn idle_since(&self) -> std::sync::MutexGuard<'_, Instant> {
-        self.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One request, until its answer is written.
-struct Busy(Arc<Activity>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        *self.0.idle_since() = Instant::now();
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An answer's body that keeps its connection busy.
-struct Counted {
-    body: Body,
-    _busy: Busy,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.body.frame().poll_unpin(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        tokio::time::sleep_until(since.unwrap_or_else(Instant::now) + limit).await;
     }
 }

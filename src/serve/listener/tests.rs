@@ -6,6 +6,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -176,17 +177,47 @@ async fn the_oldest_handshake_makes_room_for_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_connection_beyond_the_cap_waits_until_another_ends() {
-    let limits = Limits { connections: 1, ..Limits::default() };
-    let running = run(None, limits, hello());
-    let mut first = running.plain().await;
-    assert!(ask(&mut first, "/").await.ends_with("hello"));
-    let mut second = running.plain().await;
-    second.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    assert!(timeout(SOON, second.read_u8()).await.is_err(), "no answer while the first is open");
-    assert!(running.counted("external_ip_connections{listener=\"test\"} 1\n"));
-    drop(first);
-    assert!(answer(&mut second).await.ends_with("hello"));
+async fn where_the_listener_is_full_an_idle_connection_makes_room_and_one_with_a_request_stays() {
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tells, waits) = (Arc::clone(&begun), Arc::clone(&go));
+    let slow = async move || {
+        tells.notify_one();
+        waits.notified().await;
+        "done"
+    };
+    let limits = Limits { connections: 2, headers: PATIENCE * 10, ..Limits::default() };
+    let running = run(None, limits, hello().route("/slow", get(slow)));
+    let mut busy = running.plain().await;
+    let request = tokio::spawn(async move { ask(&mut busy, "/slow").await });
+    begun.notified().await;
+    let mut idle = running.plain().await;
+    assert!(ask(&mut idle, "/").await.ends_with("hello"));
+    let mut third = running.plain().await;
+    assert!(ask(&mut third, "/").await.ends_with("hello"));
+    closed(&mut idle).await;
+    assert!(running.counted("cause=\"evicted\"} 1\n"));
+    assert!(running.counted("external_ip_connections{listener=\"test\"} 2\n"), "never more than the cap");
+    go.notify_one();
+    assert!(request.await.unwrap().ends_with("done"));
+}
+
+#[tokio::test]
+async fn a_listener_full_of_slow_clients_answers_the_next_one() {
+    let router = hello().route("/slow", get(std::future::pending::<&'static str>));
+    let limits = Limits { connections: 8, headers: PATIENCE * 10, ..Limits::default() };
+    let running = run(None, limits, router);
+    let mut slow = Vec::new();
+    for n in 0..8 {
+        let mut stream = running.plain().await;
+        // half of them with a request that is never answered, half within their headers
+        let text = if n % 2 == 0 { "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" } else { "GET / HTTP/1.1\r\nHo" };
+        stream.write_all(text.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    for _ in 0..20 {
+        let mut honest = running.plain().await;
+        assert!(ask(&mut honest, "/").await.ends_with("hello"));
+    }
 }
 
 #[tokio::test]
@@ -217,6 +248,159 @@ async fn an_http_2_connection_without_requests_is_closed_and_one_with_a_request_
     assert!(!busy_ended.is_finished(), "a request is under way");
     go.notify_one();
     assert_eq!(answer.await.unwrap().0, StatusCode::OK);
+}
+
+/// HTTP/2 by hand, for what no honest client sends.
+mod frames {
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const RESET: u8 = 3;
+    pub(super) const SETTINGS: u8 = 4;
+    pub(super) const GOAWAY: u8 = 7;
+    pub(super) const CONTINUATION: u8 = 9;
+    pub(super) const END_STREAM: u8 = 1;
+    pub(super) const END_HEADERS: u8 = 4;
+    pub(super) const ENHANCE_YOUR_CALM: u32 = 11;
+    /// `GET https://x/` by HPACK's static table, and the host as a literal.
+    pub(super) const GET: &[u8] = &[0x82, 0x87, 0x84, 0x41, 1, b'x'];
+
+    pub(super) fn preface() -> Vec<u8> {
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat()
+    }
+
+    pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// The error code of a GOAWAY among the frames the server sent.
+    pub(super) fn goaway(mut bytes: &[u8]) -> Option<u32> {
+        while let Some((head, rest)) = bytes.split_first_chunk::<9>() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let payload = rest.get(..length)?;
+            if head[3] == GOAWAY {
+                return Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+            }
+            bytes = &rest[length..];
+        }
+        None
+    }
+}
+
+/// Sends `bytes` again and again until the server ends the connection: how many bytes that took, and what it said.
+async fn flood(
+    running: &Running,
+    authority: &Authority,
+    first: &[u8],
+    mut more: impl FnMut() -> Vec<u8>,
+) -> (usize, Vec<u8>) {
+    let stream = connect(running.address, "localhost", client(authority, &["h2"])).await.unwrap();
+    let (mut reads, mut writes) = tokio::io::split(stream);
+    let said = tokio::spawn(async move {
+        let mut said = Vec::new();
+        let _ = reads.read_to_end(&mut said).await;
+        said
+    });
+    writes.write_all(first).await.unwrap();
+    let mut sent = 0;
+    while !said.is_finished() && sent < 64 << 20 {
+        let bytes = more();
+        if writes.write_all(&bytes).await.is_err() || writes.flush().await.is_err() {
+            break;
+        }
+        sent += bytes.len();
+        tokio::task::yield_now().await;
+    }
+    (sent, timeout(PATIENCE, said).await.expect("the server ends the connection").unwrap())
+}
+
+#[tokio::test]
+async fn requests_that_are_taken_back_at_once_end_their_connection_and_no_other() {
+    let authority = authority();
+    let running = run(Some(served(&authority)), Limits::default(), hello());
+    let (mut honest, _connection) = http2(&running, &authority).await;
+    let mut stream = 1;
+    let burst = || {
+        let mut bytes = Vec::new();
+        for _ in 0..100 {
+            bytes.extend(frames::frame(
+                frames::HEADERS,
+                frames::END_HEADERS | frames::END_STREAM,
+                stream,
+                frames::GET,
+            ));
+            bytes.extend(frames::frame(frames::RESET, 0, stream, &8_u32.to_be_bytes()));
+            stream += 2;
+        }
+        bytes
+    };
+    let (sent, said) = flood(&running, &authority, &frames::preface(), burst).await;
+    assert_eq!(frames::goaway(&said), Some(frames::ENHANCE_YOUR_CALM));
+    assert!(sent < 1 << 20, "{sent} bytes");
+    assert_eq!(ask2(&mut honest, "/").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn headers_that_never_end_over_http_2_end_their_connection_before_they_cost_memory() {
+    let authority = authority();
+    let running = run(Some(served(&authority)), Limits::default(), hello());
+    let (mut honest, _connection) = http2(&running, &authority).await;
+    let first =
+        [frames::preface(), frames::frame(frames::HEADERS, frames::END_STREAM, 1, frames::GET)].concat();
+    // a literal header field that is never indexed: four bytes of name, four of value, again and again
+    let field = [&[0x10, 4][..], b"name", &[4], b"more"].concat().repeat(1_000);
+    let (sent, said) =
+        flood(&running, &authority, &first, || frames::frame(frames::CONTINUATION, 0, 1, &field)).await;
+    assert!(frames::goaway(&said).is_some());
+    assert!(sent < 1 << 20, "{sent} bytes");
+    assert_eq!(ask2(&mut honest, "/").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn headers_longer_than_the_limit_are_refused_over_both_versions_and_a_token_of_the_longest_is_not() {
+    let authority = authority();
+    let running = run(Some(served(&authority)), Limits::default(), hello());
+    for (length, good) in [(constants::TOKEN_BYTES, true), (constants::HEADER_BYTES, false)] {
+        let value = "x".repeat(length);
+        let mut one = connect(running.address, "localhost", client(&authority, &["http/1.1"])).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: {value}\r\n\r\n");
+        one.write_all(request.as_bytes()).await.unwrap();
+        let status = if good { "HTTP/1.1 200" } else { "HTTP/1.1 431" };
+        assert!(answer(&mut one).await.starts_with(status), "{length}");
+        let (mut two, _connection) = http2(&running, &authority).await;
+        let request = Request::get("https://localhost/").header("authorization", value);
+        let answer = two.send_request(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.is_ok_and(|a| a.status() == 200), good, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_was_told_to_go_and_does_not_is_ended() {
+    let authority = authority();
+    let limits = Limits { idle: SOON, close: SOON, ..Limits::default() };
+    let running = run(Some(served(&authority)), limits, hello());
+    let mut stream = connect(running.address, "localhost", client(&authority, &["h2"])).await.unwrap();
+    // a request whose body never ends: answered, and open from the client's side
+    let half = frames::frame(frames::HEADERS, frames::END_HEADERS, 1, frames::GET);
+    stream.write_all(&[frames::preface(), half].concat()).await.unwrap();
+    closed(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_of_its_answer_is_ended() {
+    let authority = authority();
+    let large = Router::new().route("/", get(async || "x".repeat(1 << 20)));
+    let running = run(Some(served(&authority)), Limits { stalled: SOON, ..Limits::default() }, large);
+    // no window is ever given
+    let first = [
+        frames::preface(),
+        frames::frame(frames::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
+        frames::frame(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 1, frames::GET),
+    ]
+    .concat();
+    let mut stream = connect(running.address, "localhost", client(&authority, &["h2"])).await.unwrap();
+    stream.write_all(&first).await.unwrap();
+    closed(&mut stream).await;
+    assert!(running.counted("cause=\"stalled\"} 1\n"), "{}", running.metrics.text());
 }
 
 #[tokio::test]
