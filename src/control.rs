@@ -10,13 +10,14 @@ use external_ip_core::names::Key;
 use external_ip_core::objects::Service;
 use external_ip_core::plan::{Now, Planner};
 use external_ip_core::settings::Settings;
-use external_ip_core::state::{Change, State, Update};
+use external_ip_core::state::{Feed, Seen, State, Update};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::lease::Role;
 use crate::map::{Current, Liveness, Position, Snapshot};
+use crate::watch::FeedSpec;
 
 /// Updates taken together before the map is made: a burst is one map, and one map is never far behind.
 const BATCH: usize = 4096;
@@ -56,15 +57,16 @@ pub struct Control {
     outputs: Outputs,
     start: Instant,
     /// Feeds whose first list is still missing: a map of half the pods is never published, and nothing planned from it.
-    unlisted: usize,
-    listed: BTreeSet<String>,
+    unlisted: BTreeSet<Feed>,
+    /// Marks of the feeds in a position.
+    marks: BTreeMap<Feed, Arc<str>>,
     mapping: Mapping,
     kept: BTreeMap<Key, Arc<KeptAddresses>>,
 }
 
 impl Control {
-    /// A loop over `feeds` watches.
-    pub fn new(settings: Arc<Settings>, feeds: usize, inputs: Inputs, outputs: Outputs) -> Self {
+    /// A loop over the updates of `feeds`.
+    pub fn new(settings: Arc<Settings>, feeds: &[FeedSpec], inputs: Inputs, outputs: Outputs) -> Self {
         Self {
             state: State::new(settings),
             planner: None,
@@ -72,8 +74,8 @@ impl Control {
             inputs,
             outputs,
             start: Instant::now(),
-            unlisted: feeds,
-            listed: BTreeSet::new(),
+            unlisted: feeds.iter().map(|f| f.feed).collect(),
+            marks: feeds.iter().map(|f| (f.feed, f.mark())).collect(),
             mapping: Mapping::new(),
             kept: BTreeMap::new(),
         }
@@ -108,21 +110,10 @@ impl Control {
     }
 
     fn see(&mut self, update: Update) {
-        self.note_listed(&update);
-        self.state.apply(update);
-    }
-
-    fn note_listed(&mut self, update: &Update) {
-        let feed = match update {
-            Update::Pods(feed, Change::Listed { .. }) => format!("{feed:?}"),
-            Update::Services(Change::Listed { .. }) => "services".to_owned(),
-            Update::Slices(Change::Listed { .. }) => "slices".to_owned(),
-            Update::Namespaces(Change::Listed { .. }) => "namespaces".to_owned(),
-            _ => return,
-        };
-        if self.listed.insert(feed) {
-            self.unlisted = self.unlisted.saturating_sub(1);
+        if update.is_list() {
+            self.unlisted.remove(&update.feed());
         }
+        self.state.apply(update);
     }
 
     fn settle(&mut self, action: &Action, outcome: &Outcome) {
@@ -134,7 +125,7 @@ impl Control {
 
     /// Map first, so that it is never behind what is written; then the plan.
     fn step(&mut self) {
-        if self.unlisted > 0 {
+        if !self.unlisted.is_empty() {
             return;
         }
         let dirty = self.state.take_dirty();
@@ -159,19 +150,19 @@ impl Control {
                 self.kept.insert(cluster.clone(), Arc::new(kept));
             }
         }
-        let versions = self.state.versions();
         let service = self.inputs.mapping_service.borrow_and_update().clone();
         self.outputs.current.publish(Snapshot {
             mapping: self.mapping.clone(),
             slots: self.kept.clone(),
             service_ip: service.and_then(|s| s.ingress.iter().find_map(|i| i.ip)),
-            position: Position {
-                pods: versions.pods,
-                services: versions.services,
-                slices: versions.slices,
-                namespaces: versions.namespaces,
-            },
+            position: self.position(|seen| seen.changed),
+            reached: self.position(|seen| seen.reached),
         });
+    }
+
+    fn position(&self, version: impl Fn(&Seen) -> u64) -> Position {
+        let versions = self.state.versions().iter();
+        versions.filter_map(|(feed, seen)| Some((Arc::clone(self.marks.get(feed)?), version(seen)))).collect()
     }
 
     fn follow_role(&mut self) {

@@ -6,6 +6,7 @@
 mod documents;
 mod liveness;
 mod position;
+mod refresh;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 pub use documents::{ClusterDocuments, Document, Documents, Format};
 pub use liveness::{FeedPulse, FeedState, Liveness};
 pub use position::{InvalidPosition, Position};
+pub use refresh::{Questions, Refresh};
 
 /// Addresses that are kept for pods, by cluster and pod name: what admission may write on a pod at once.
 pub type KeptByCluster = BTreeMap<Key, Arc<KeptAddresses>>;
@@ -32,8 +34,10 @@ pub struct Snapshot {
     pub slots: KeptByCluster,
     /// Address of the Service that publishes the mapping, where it has one.
     pub service_ip: Option<IpAddr>,
-    /// Resource versions this was made from.
+    /// The last changes it shows.
     pub position: Position,
+    /// How far everything has been seen: no change between `position` and here.
+    pub reached: Position,
 }
 
 /// A snapshot as it is served.
@@ -45,8 +49,10 @@ pub struct Published {
     pub slots: KeptByCluster,
     /// Address of the Service that publishes the mapping, where it has one.
     pub service_ip: Option<IpAddr>,
-    /// Resource versions it was made from.
+    /// The last changes it shows.
     pub position: Position,
+    /// How far everything has been seen: no change between `position` and here.
+    pub reached: Position,
     /// Counts changes of mapping and service address in this process, from 1: equal generations, equal documents.
     pub generation: u64,
     documents: Arc<Documents>,
@@ -86,7 +92,7 @@ impl Current {
     /// Shows `snapshot` to everybody from now on. For one caller, the state loop. Documents of clusters that have not
     /// changed are taken over, also where only the position has advanced.
     pub fn publish(&self, snapshot: Snapshot) {
-        let Snapshot { mapping, slots, service_ip, position } = snapshot;
+        let Snapshot { mapping, slots, service_ip, position, reached } = snapshot;
         let before = self.published.load_full();
         let unchanged = before.as_ref().filter(|b| b.service_ip == service_ip && b.mapping == mapping);
         let (generation, documents) = match unchanged {
@@ -96,7 +102,7 @@ impl Current {
                 Arc::new(Documents::new(&mapping, service_ip, before.as_ref().map(|b| b.documents()))),
             ),
         };
-        let published = Published { mapping, slots, service_ip, position, generation, documents };
+        let published = Published { mapping, slots, service_ip, position, reached, generation, documents };
         self.published.store(Some(Arc::new(published)));
         self.changes.send_modify(|n| *n += 1);
     }
@@ -131,7 +137,7 @@ mod tests {
     use crate::testing::{cluster, mapping};
 
     fn snapshot(mapping: Mapping, pods: u64) -> Snapshot {
-        Snapshot { mapping, position: Position { pods, ..Position::default() }, ..Snapshot::default() }
+        Snapshot { mapping, reached: Position::from_iter([("p".into(), pods)]), ..Snapshot::default() }
     }
 
     #[test]
@@ -148,7 +154,7 @@ mod tests {
         let second = current.load().unwrap();
         assert_eq!((first.generation, second.generation), (1, 1));
         assert!(Arc::ptr_eq(&first.documents, &second.documents));
-        assert_eq!(second.position.pods, 2);
+        assert_eq!(second.reached.version("p"), Some(2));
     }
 
     #[test]
@@ -171,11 +177,11 @@ mod tests {
         let current = Arc::new(Current::new());
         let waiting = tokio::spawn({
             let current = Arc::clone(&current);
-            async move { current.when(|p| p.position.pods >= 2).await.position.pods }
+            async move { current.when(|p| p.reached.version("p") >= Some(2)).await.reached.version("p") }
         });
         current.publish(snapshot(Mapping::new(), 1));
         tokio::task::yield_now().await;
         current.publish(snapshot(Mapping::new(), 3));
-        assert_eq!(waiting.await.unwrap(), 3);
+        assert_eq!(waiting.await.unwrap(), Some(3));
     }
 }

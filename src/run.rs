@@ -20,7 +20,7 @@ use crate::act::writer::Writer;
 use crate::cli;
 use crate::client;
 use crate::control::{Control, Inputs, Outputs};
-use crate::map::{Current, Liveness};
+use crate::map::{Current, Liveness, Refresh};
 use crate::metrics::Metrics;
 use crate::serve::access::{Access, ApiReviewer};
 use crate::serve::admin::{self, Health};
@@ -30,7 +30,7 @@ use crate::serve::mapping::{self, Mapping};
 use crate::tls::files::Files;
 use crate::tls::leaf::SelfManaged;
 use crate::tls::{self, ServedKey, Verifiers};
-use crate::watch as feeds;
+use crate::watch::{self as feeds, Watchers};
 use tasks::{Stop, Tasks};
 
 /// Updates on their way to the state loop. Bounds memory while the loop is busy; watches wait, the API server buffers.
@@ -43,6 +43,7 @@ struct Shared {
     namespace: String,
     current: Arc<Current>,
     liveness: Arc<Liveness>,
+    refresh: Arc<Refresh>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 }
@@ -64,6 +65,7 @@ pub async fn run(args: &cli::Run) -> Result<()> {
         health: Arc::new(Health::new(Arc::clone(&current), Arc::clone(&liveness))),
         current,
         liveness,
+        refresh: Arc::default(),
     };
     let mut tasks = Tasks::new();
     let certificates = Certificates::start(&shared, args, &mut tasks, &stop).await?;
@@ -168,6 +170,7 @@ fn listen(
     let mapping = mapping::router(Mapping {
         current: Arc::clone(&shared.current),
         liveness: Arc::clone(&shared.liveness),
+        refresh: Arc::clone(&shared.refresh),
         access,
         authority: certificates.own.as_ref().map(|own| own.authority()),
         metrics: Arc::clone(&shared.metrics),
@@ -203,9 +206,13 @@ fn control(
     stop: &Stop,
 ) {
     let (updates_in, updates) = mpsc::channel(UPDATES);
-    let watched = feeds::feeds(&shared.settings).len();
-    let (settings, metrics) = (&shared.settings, &shared.metrics);
-    feeds::spawn(tasks.set(), &shared.client, settings, &shared.liveness, metrics, &updates_in, &stop.all);
+    let watched = feeds::feeds(&shared.settings);
+    let watchers = Watchers {
+        liveness: Arc::clone(&shared.liveness),
+        refresh: Arc::clone(&shared.refresh),
+        metrics: Arc::clone(&shared.metrics),
+    };
+    feeds::spawn(tasks.set(), watched.clone(), &shared.client, &watchers, &updates_in, &stop.all);
     let (leadership, released) = lead(shared, args, tasks);
     let (actions, planned) = mpsc::unbounded_channel();
     let (reported, outcomes) = mpsc::unbounded_channel();
@@ -219,7 +226,7 @@ fn control(
     let config_maps = config_maps(shared, certificates, leadership.clone(), actions.clone(), stop);
     tasks.spawn("ConfigMaps", config_maps);
     let outputs = Outputs { current: Arc::clone(&shared.current), actions };
-    let control = Control::new(Arc::clone(&shared.settings), watched, inputs, outputs);
+    let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
     tasks.spawn("state", control.run(stop.all.clone()));
 
     let installation = &shared.settings.installation;

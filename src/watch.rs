@@ -3,5 +3,5 @@
 pub mod feed;
 pub mod stream;
 
-pub use feed::{FeedSpec, feeds, mapping_service, spawn};
+pub use feed::{FeedSpec, Watchers, feeds, mapping_service, spawn};
 pub use stream::{Pulse, Selection, Sink, Watched, follow, list};

@@ -19,6 +19,23 @@ pub use slice::{Endpoint, Slice, SlicePort};
 
 use crate::names::Key;
 
+/// An object with a resource version.
+pub trait Versioned {
+    /// `metadata.resourceVersion` as a number, comparable within a kind.
+    fn version(&self) -> u64;
+}
+
+macro_rules! versioned {
+    ($($kind:ty),*) => {
+        $(impl Versioned for $kind {
+            fn version(&self) -> u64 {
+                self.version
+            }
+        })*
+    };
+}
+versioned!(Pod, Service, Slice, Namespace);
+
 /// The part of `metadata` that projections read.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

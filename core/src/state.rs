@@ -1,8 +1,9 @@
 //! What has been seen of the API server: one plain struct, changed by watch updates only.
 
 mod index;
+mod versions;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::demand::{self, Membership};
@@ -10,6 +11,7 @@ use crate::names::Key;
 use crate::objects::{Namespace, Pod, Service, Slice};
 use crate::settings::Settings;
 use index::Index;
+pub use versions::{Feed, Seen, Versions};
 
 /// Where pods come from. The selections are disjoint, so a pod that changes its labels leaves one and enters another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,19 +55,6 @@ pub enum Update {
     Namespaces(Change<Namespace>),
 }
 
-/// Resource versions seen, per kind: comparable within a kind only. A kind with several feeds is as far as its slowest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Versions {
-    /// Of pods.
-    pub pods: u64,
-    /// Of Services.
-    pub services: u64,
-    /// Of EndpointSlices.
-    pub slices: u64,
-    /// Of Namespaces.
-    pub namespaces: u64,
-}
-
 /// Everything seen, with the indexes that decisions need and the clusters changed since last asked.
 #[derive(Debug)]
 pub struct State {
@@ -75,7 +64,6 @@ pub struct State {
     services: HashMap<Key, Arc<Service>>,
     slices: HashMap<Key, Arc<Slice>>,
     namespaces: HashMap<Key, Arc<Namespace>>,
-    pod_versions: BTreeMap<PodFeed, u64>,
     versions: Versions,
     index: Index,
     dirty: BTreeSet<Key>,
@@ -90,7 +78,6 @@ impl State {
             services: HashMap::new(),
             slices: HashMap::new(),
             namespaces: HashMap::new(),
-            pod_versions: BTreeMap::new(),
             versions: Versions::default(),
             index: Index::default(),
             dirty: BTreeSet::new(),
@@ -104,6 +91,7 @@ impl State {
 
     /// Takes one message of a watch.
     pub fn apply(&mut self, update: Update) {
+        versions::take(&mut self.versions, &update);
         match update {
             Update::Pods(feed, change) => self.apply_pods(feed, change),
             Update::Services(change) => self.apply_services(change),
@@ -122,9 +110,9 @@ impl State {
         self.index.clusters.keys()
     }
 
-    /// How far each kind has been seen.
-    pub fn versions(&self) -> Versions {
-        self.versions
+    /// How far each feed has been seen.
+    pub fn versions(&self) -> &Versions {
+        &self.versions
     }
 
     /// An enabled namespace.
@@ -193,7 +181,7 @@ impl State {
 
     fn apply_pods(&mut self, feed: PodFeed, change: Change<Pod>) {
         match change {
-            Change::Listed { items, version } => {
+            Change::Listed { items, .. } => {
                 let listed: BTreeSet<Key> = items.iter().map(|p| p.key.clone()).collect();
                 let gone: Vec<Key> = self
                     .pods
@@ -207,25 +195,11 @@ impl State {
                 for pod in items {
                     self.hold_pod(feed, &pod.key.clone(), Some(pod));
                 }
-                self.saw_pods(feed, version);
             }
-            Change::Applied(pod) => {
-                let version = pod.version;
-                self.hold_pod(feed, &pod.key.clone(), Some(pod));
-                self.saw_pods(feed, version);
-            }
-            Change::Deleted(pod) => {
-                self.hold_pod(feed, &pod.key, None);
-                self.saw_pods(feed, pod.version);
-            }
-            Change::Progress(version) => self.saw_pods(feed, version),
+            Change::Applied(pod) => self.hold_pod(feed, &pod.key.clone(), Some(pod)),
+            Change::Deleted(pod) => self.hold_pod(feed, &pod.key, None),
+            Change::Progress(_) => {}
         }
-    }
-
-    fn saw_pods(&mut self, feed: PodFeed, version: u64) {
-        let seen = self.pod_versions.entry(feed).or_default();
-        *seen = (*seen).max(version);
-        self.versions.pods = self.pod_versions.values().copied().min().unwrap_or(0);
     }
 
     fn hold_pod(&mut self, feed: PodFeed, key: &Key, pod: Option<Pod>) {
@@ -271,9 +245,8 @@ impl State {
     }
 
     fn apply_services(&mut self, change: Change<Service>) {
-        let seen = apply(&mut self.services, change, |s| (s.key.clone(), s.version));
-        self.versions.services = self.versions.services.max(seen.version);
-        for (before, after) in seen.replaced {
+        let replaced = apply(&mut self.services, change, |s| s.key.clone());
+        for (before, after) in replaced {
             for (service, present) in [(before, false), (after, true)] {
                 let Some(service) = service else { continue };
                 let (limits, total) = (&self.settings.limits, self.services.len());
@@ -295,9 +268,8 @@ impl State {
     }
 
     fn apply_slices(&mut self, change: Change<Slice>) {
-        let seen = apply(&mut self.slices, change, |s| (s.key.clone(), s.version));
-        self.versions.slices = self.versions.slices.max(seen.version);
-        for (before, after) in seen.replaced {
+        let replaced = apply(&mut self.slices, change, |s| s.key.clone());
+        for (before, after) in replaced {
             for (slice, present) in [(before, false), (after, true)] {
                 if let Some(slice) = slice {
                     self.dirty.extend(self.index.slice(&slice, present));
@@ -307,9 +279,8 @@ impl State {
     }
 
     fn apply_namespaces(&mut self, change: Change<Namespace>) {
-        let seen = apply(&mut self.namespaces, change, |n| (namespace_key(&n.name), n.version));
-        self.versions.namespaces = self.versions.namespaces.max(seen.version);
-        for (before, after) in seen.replaced {
+        let replaced = apply(&mut self.namespaces, change, |n| namespace_key(&n.name));
+        for (before, after) in replaced {
             for namespace in [before, after].into_iter().flatten() {
                 self.dirty_namespace(&namespace.name);
             }
@@ -334,44 +305,35 @@ fn newest(held: &[(PodFeed, Arc<Pod>)]) -> Option<&Arc<Pod>> {
 /// An object before and after a change.
 type Replaced<T> = (Option<Arc<T>>, Option<Arc<T>>);
 
-struct Seen<T> {
-    replaced: Vec<Replaced<T>>,
-    version: u64,
-}
-
 /// Takes a message into a store; answers what was replaced by what, unequal pairs only.
 fn apply<T: PartialEq>(
     store: &mut HashMap<Key, Arc<T>>,
     change: Change<T>,
-    place: impl Fn(&T) -> (Key, u64),
-) -> Seen<T> {
+    place: impl Fn(&T) -> Key,
+) -> Vec<Replaced<T>> {
     let mut replaced = Vec::new();
     let mut put = |store: &mut HashMap<Key, Arc<T>>, item: T| {
-        let (key, version) = place(&item);
+        let key = place(&item);
         let after = Arc::new(item);
         let before = store.insert(key, after.clone());
         if before.as_ref() != Some(&after) {
             replaced.push((before, Some(after)));
         }
-        version
     };
-    let version = match change {
-        Change::Listed { items, version } => {
-            let listed: BTreeSet<Key> = items.iter().map(|i| place(i).0).collect();
+    match change {
+        Change::Listed { items, .. } => {
+            let listed: BTreeSet<Key> = items.iter().map(&place).collect();
             let gone: Vec<Key> = store.keys().filter(|k| !listed.contains(*k)).cloned().collect();
             for item in items {
                 put(store, item);
             }
             replaced.extend(gone.into_iter().map(|key| (store.remove(&key), None)));
-            version
         }
         Change::Applied(item) => put(store, item),
         Change::Deleted(item) => {
-            let (key, version) = place(&item);
-            replaced.extend(store.remove(&key).map(|before| (Some(before), None)));
-            version
+            replaced.extend(store.remove(&place(&item)).map(|before| (Some(before), None)));
         }
-        Change::Progress(version) => version,
-    };
-    Seen { replaced, version }
+        Change::Progress(_) => {}
+    }
+    replaced
 }

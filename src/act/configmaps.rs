@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::{Leadership, Role};
 use crate::client::call::CallError;
 use crate::constants::{CONFIG_MAP_DEBOUNCE, CONFIG_MAP_DEBOUNCE_MAX};
-use crate::map::Current;
+use crate::map::{Current, Questions};
 use crate::metrics::Metrics;
 use crate::tls::authority::Authority;
 use crate::watch::{Sink, follow};
@@ -155,7 +155,7 @@ impl<'a> Lead<'a> {
         let mut watching = JoinSet::new();
         watching.spawn(async move {
             let sink = Sink { tx, wrap: Box::new(|change: Change<Held>| change) };
-            follow(client, "configmaps", &selection(), &(), sink).await;
+            follow(client, "configmaps", &selection(), &(), Questions::none(), sink).await;
         });
         let mut published = self.task.source.current.subscribe();
         let mut ca = self.task.source.ca.clone();

@@ -4,6 +4,7 @@
 //! is in headers: `Age` (seconds since the slowest watch last heard from the API server) and `Map-Position`.
 
 mod request;
+mod shown;
 
 use std::sync::Arc;
 
@@ -14,18 +15,16 @@ use axum::response::Response;
 use axum::routing::get;
 use external_ip_core::names::Key;
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use tokio::sync::{Semaphore, watch};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use tokio::sync::watch;
 
 use super::access::{self, Access, Wish};
 use super::problem::Problem;
-use crate::constants::{POSITION_WAIT, POSITION_WAITERS};
-use crate::map::{Current, Document, Format, Liveness, Position, Published};
+use crate::map::{Current, Document, Format, Liveness, Refresh};
 use crate::metrics::Metrics;
 use crate::tls::authority::Authority;
-
-/// How far the answering replica has seen; in a request, how far the client has.
-pub const MAP_POSITION: HeaderName = HeaderName::from_static("map-position");
+pub use shown::{MAP_POSITION, MAPPING_RESET};
+use shown::{Readers, Shown};
 
 /// What the mapping listener serves from.
 pub struct Mapping {
@@ -33,6 +32,8 @@ pub struct Mapping {
     pub current: Arc<Current>,
     /// Age of what is published.
     pub liveness: Arc<Liveness>,
+    /// For readers who have seen more than this replica.
+    pub refresh: Arc<Refresh>,
     /// Who may read.
     pub access: Access,
     /// For `/ca.pem`; `None` where the certificates come from files.
@@ -43,7 +44,7 @@ pub struct Mapping {
 
 struct Shared {
     mapping: Mapping,
-    waiters: Semaphore,
+    readers: Readers,
 }
 
 /// A document, before its format is chosen.
@@ -72,7 +73,7 @@ impl Wanted {
 
 /// The routes of the mapping listener.
 pub fn router(mapping: Mapping) -> Router {
-    let shared = Arc::new(Shared { mapping, waiters: Semaphore::new(POSITION_WAITERS) });
+    let shared = Arc::new(Shared { mapping, readers: Readers::new() });
     Router::new()
         .route(
             "/",
@@ -124,55 +125,20 @@ impl Shared {
         };
         let Mapping { access, metrics, .. } = &self.mapping;
         access.check(headers, &wanted.wish(), metrics).await?;
-        let published = self.seen_by(headers).await?;
-        let documents = published.documents();
+        let shown = self.readers.show(&self.mapping.current, &self.mapping.refresh, headers).await?;
+        let documents = shown.published.documents();
         let document = match wanted {
             Wanted::Origin => documents.origin(),
             Wanted::Aggregate => documents.aggregate(format),
             Wanted::Cluster(key) => match documents.cluster(key) {
                 Some(cluster) => cluster.document(format),
-                None => return Err(no_such_cluster(key).header(MAP_POSITION, position(published.position))),
+                None => return Err(no_such_cluster(key).header(MAP_POSITION, shown::value(&shown.position))),
             },
         };
-        Ok(self.deliver(&published, document, format, headers))
+        Ok(self.deliver(&shown, document, format, headers))
     }
 
-    /// What is published, once this replica has seen as much as the client has.
-    async fn seen_by(&self, headers: &HeaderMap) -> Result<Arc<Published>, Problem> {
-        let now = self.mapping.current.load();
-        let Some(now) = now else {
-            return Err(Problem::unavailable("NotListedYet")
-                .message("this replica has just started and has not seen all pods and Services yet")
-                .remedy("ask again; the controller's /readyz says what it waits for"));
-        };
-        let Some(wanted) = headers.get(MAP_POSITION) else { return Ok(now) };
-        let wanted: Position = wanted.to_str().unwrap_or_default().parse().map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, "InvalidPosition")
-                .message(format!("Map-Position is {error}"))
-        })?;
-        if !now.position.is_behind(&wanted) {
-            return Ok(now);
-        }
-        let behind = || {
-            Problem::unavailable("Behind")
-                .message("this replica has not seen yet what you have been shown before")
-                .remedy(
-                    "ask again, or ask another replica; without the header Map-Position you get an older map",
-                )
-                .header(MAP_POSITION, position(now.position))
-        };
-        let _place = self.waiters.try_acquire().map_err(|_| behind())?;
-        let caught_up = self.mapping.current.when(|p| !p.position.is_behind(&wanted));
-        tokio::time::timeout(POSITION_WAIT, caught_up).await.map_err(|_| behind())
-    }
-
-    fn deliver(
-        &self,
-        published: &Published,
-        document: &Document,
-        format: Format,
-        asked: &HeaderMap,
-    ) -> Response {
+    fn deliver(&self, shown: &Shown, document: &Document, format: Format, asked: &HeaderMap) -> Response {
         let known = request::knows(asked, &document.etag);
         let (status, body) = if known {
             (StatusCode::NOT_MODIFIED, Bytes::new())
@@ -189,7 +155,7 @@ impl Shared {
         // a cache may keep it, but must ask each time: what is late can be wrong for whoever connects
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(VARY, HeaderValue::from_static("Accept"));
-        headers.insert(MAP_POSITION, position(published.position));
+        shown.mark(headers);
         // a feed that never was heard has nothing published, so there is an age; rounded down, as RFC 9111 has it
         let age = self.mapping.liveness.age().unwrap_or_default();
         headers.insert(AGE, HeaderValue::from(age.as_secs()));
@@ -213,11 +179,6 @@ impl Shared {
         };
         self.counted("ca", answer)
     }
-}
-
-fn position(position: Position) -> HeaderValue {
-    // digits, letters and dots
-    HeaderValue::try_from(position.to_string()).unwrap_or(HeaderValue::from_static(""))
 }
 
 fn no_such_cluster(key: &Key) -> Problem {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use external_ip_core::names::{self, CLUSTER_LABEL, POD_ID_LABEL};
 use external_ip_core::objects::Service;
 use external_ip_core::settings::Settings;
-use external_ip_core::state::{Change, PodFeed, Update};
+use external_ip_core::state::{Change, Feed, PodFeed, Update};
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::stream::{Pulse, Selection, Sink, Watched, follow};
-use crate::map::{FeedPulse, Liveness};
+use crate::map::{FeedPulse, Liveness, Questions, Refresh};
 use crate::metrics::Metrics;
 
 /// One selection and where its changes belong.
@@ -23,21 +23,31 @@ pub struct FeedSpec {
     pub name: String,
     /// What is watched.
     pub selection: Selection,
-    kind: Kind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Pods(PodFeed),
-    Services,
-    Slices,
-    Namespaces,
+    /// Where its changes belong.
+    pub feed: Feed,
 }
 
 impl FeedSpec {
-    fn new(name: impl Into<String>, kind: Kind, path: &str, labels: String) -> Self {
+    fn new(name: impl Into<String>, feed: Feed, path: &str, labels: String) -> Self {
         let selection = Selection { path: path.to_owned(), labels: Some(labels), fields: None };
-        Self { name: name.into(), selection, kind }
+        Self { name: name.into(), selection, feed }
+    }
+
+    /// Its mark in a position, equal on all replicas that watch the same. Pods of the configuration's clusters are marked
+    /// by what is selected: their order is another one after a change of the configuration.
+    pub fn mark(&self) -> Arc<str> {
+        match self.feed {
+            Feed::Pods(PodFeed::Labelled) => "p".into(),
+            Feed::Pods(PodFeed::Stamped) => "t".into(),
+            Feed::Services => "s".into(),
+            Feed::Slices => "e".into(),
+            Feed::Namespaces => "n".into(),
+            Feed::Pods(PodFeed::Configured(_)) => {
+                let Selection { path, labels, .. } = &self.selection;
+                let selected = format!("{path}?{}", labels.as_deref().unwrap_or_default());
+                format!("c{}-", names::short_hash(selected.as_bytes(), 7)).into()
+            }
+        }
     }
 }
 
@@ -47,15 +57,15 @@ pub fn feeds(settings: &Settings) -> Vec<FeedSpec> {
     const PODS: &str = "/api/v1/pods";
     let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::CONTROLLER_NAME);
     let mut feeds = vec![
-        FeedSpec::new("namespaces", Kind::Namespaces, "/api/v1/namespaces", {
+        FeedSpec::new("namespaces", Feed::Namespaces, "/api/v1/namespaces", {
             format!("{}=true", names::ENABLED_LABEL)
         }),
-        FeedSpec::new("services", Kind::Services, "/api/v1/services", ours.clone()),
-        FeedSpec::new("endpointslices", Kind::Slices, "/apis/discovery.k8s.io/v1/endpointslices", ours),
-        FeedSpec::new("pods", Kind::Pods(PodFeed::Labelled), PODS, CLUSTER_LABEL.to_owned()),
+        FeedSpec::new("services", Feed::Services, "/api/v1/services", ours.clone()),
+        FeedSpec::new("endpointslices", Feed::Slices, "/apis/discovery.k8s.io/v1/endpointslices", ours),
+        FeedSpec::new("pods", Feed::Pods(PodFeed::Labelled), PODS, CLUSTER_LABEL.to_owned()),
         FeedSpec::new(
             "stamped pods",
-            Kind::Pods(PodFeed::Stamped),
+            Feed::Pods(PodFeed::Stamped),
             PODS,
             format!("{POD_ID_LABEL},!{CLUSTER_LABEL}"),
         ),
@@ -63,7 +73,7 @@ pub fn feeds(settings: &Settings) -> Vec<FeedSpec> {
     feeds.extend(settings.clusters.iter().enumerate().map(|(index, cluster)| {
         FeedSpec::new(
             format!("pods of {}/{}", cluster.namespace, cluster.name),
-            Kind::Pods(PodFeed::Configured(index)),
+            Feed::Pods(PodFeed::Configured(index)),
             &format!("/api/v1/namespaces/{}/pods", cluster.namespace),
             format!("{},!{CLUSTER_LABEL},!{POD_ID_LABEL}", selector(&cluster.selector)),
         )
@@ -76,24 +86,35 @@ fn selector(labels: &BTreeMap<String, String>) -> String {
 }
 
 /// Starts a task per feed; each returns its feed's name, and does so only after `shutdown` or when nobody reads `tx`.
-/// Every feed is declared to `liveness` before this returns.
+/// Every feed is declared to `watched` before this returns.
 pub fn spawn(
     tasks: &mut JoinSet<String>,
+    feeds: Vec<FeedSpec>,
     client: &Client,
-    settings: &Settings,
-    liveness: &Liveness,
-    metrics: &Arc<Metrics>,
+    watched: &Watchers,
     tx: &mpsc::Sender<Update>,
     shutdown: &CancellationToken,
 ) {
-    for feed in feeds(settings) {
-        let pulse = Vitals { pulse: liveness.feed(feed.name.as_str()), metrics: Arc::clone(metrics) };
+    for feed in feeds {
+        let pulse = watched.liveness.feed(feed.name.as_str());
+        let pulse = Vitals { pulse, metrics: Arc::clone(&watched.metrics) };
+        let questions = watched.refresh.feed(feed.mark());
         let (client, tx, shutdown) = (client.clone(), tx.clone(), shutdown.clone());
         tasks.spawn(async move {
-            shutdown.run_until_cancelled(run(client, &feed, &pulse, tx)).await;
+            shutdown.run_until_cancelled(run(client, &feed, &pulse, questions, tx)).await;
             feed.name
         });
     }
+}
+
+/// Who looks at the feeds.
+pub struct Watchers {
+    /// How long ago each spoke.
+    pub liveness: Arc<Liveness>,
+    /// Readers that wait for them.
+    pub refresh: Arc<Refresh>,
+    /// Counts lists.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Where a feed reports life.
@@ -114,22 +135,29 @@ impl Pulse for Vitals {
     }
 }
 
-async fn run(client: Client, feed: &FeedSpec, pulse: &dyn Pulse, tx: mpsc::Sender<Update>) {
+async fn run(
+    client: Client,
+    feed: &FeedSpec,
+    pulse: &dyn Pulse,
+    questions: Questions,
+    tx: mpsc::Sender<Update>,
+) {
     async fn to<T: Watched>(
         client: Client,
         feed: &FeedSpec,
         pulse: &dyn Pulse,
+        questions: Questions,
         tx: mpsc::Sender<Update>,
         wrap: impl Fn(Change<T>) -> Update + Send + Sync + 'static,
     ) {
         let sink = Sink { tx, wrap: Box::new(wrap) };
-        follow(client, &feed.name, &feed.selection, pulse, sink).await;
+        follow(client, &feed.name, &feed.selection, pulse, questions, sink).await;
     }
-    match feed.kind {
-        Kind::Pods(from) => to(client, feed, pulse, tx, move |c| Update::Pods(from, c)).await,
-        Kind::Services => to(client, feed, pulse, tx, Update::Services).await,
-        Kind::Slices => to(client, feed, pulse, tx, Update::Slices).await,
-        Kind::Namespaces => to(client, feed, pulse, tx, Update::Namespaces).await,
+    match feed.feed {
+        Feed::Pods(from) => to(client, feed, pulse, questions, tx, move |c| Update::Pods(from, c)).await,
+        Feed::Services => to(client, feed, pulse, questions, tx, Update::Services).await,
+        Feed::Slices => to(client, feed, pulse, questions, tx, Update::Slices).await,
+        Feed::Namespaces => to(client, feed, pulse, questions, tx, Update::Namespaces).await,
     }
 }
 
@@ -163,7 +191,8 @@ pub fn mapping_service(
                 shown.send_if_modified(|now| std::mem::replace(now, service.clone()) != service);
             }
         };
-        let both = futures::future::join(follow(client, NAME, &selection, &(), sink), latest);
+        let both =
+            futures::future::join(follow(client, NAME, &selection, &(), Questions::none(), sink), latest);
         shutdown.run_until_cancelled(both).await;
         NAME.to_owned()
     });
@@ -204,6 +233,6 @@ mod tests {
             feed.selection.labels.as_deref(),
             Some("app=a,tier=db,!external-ip.dev/cluster,!stamp.external-ip.dev/pod-id")
         );
-        assert_eq!(feed.kind, Kind::Pods(PodFeed::Configured(0)));
+        assert_eq!(feed.feed, Feed::Pods(PodFeed::Configured(0)));
     }
 }

@@ -6,6 +6,7 @@
 //!  start -> list (pages, buffered) -> Listed -> watch -- ended by the server, silent --> watch from the last version
 //!           ^                                     |
 //!           +------ 410, unreadable event --------+
+//!                             (a reader waits: look where the server is, and a short watch for its bookmark)
 //! ```
 //! kube-runtime's watcher is not used: it hides bookmarks and list versions, from which the map's position is made,
 //! and does not tell a watch that was renewed from one that hangs, from which its age is made.
@@ -17,7 +18,7 @@ mod wire;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use external_ip_core::objects::{Namespace, Pod, Service, Slice};
+use external_ip_core::objects::Versioned;
 use external_ip_core::state::Change;
 use kube::Client;
 use kube::client::Body;
@@ -29,12 +30,16 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::client::call::{self, CallError};
 use crate::constants::WATCH_RENEWAL;
+use crate::map::Questions;
 use wire::{Lines, Named, Page, event};
 
 /// A watch that has not ended this long after it was asked to (`WATCH_RENEWAL`) hangs: the server stopped, or the
 /// connection is half-open. Too short costs a renewal when the server is busy; too long eats into what is left until
 /// `STALE_AFTER`.
 const WATCH_OVERDUE: Duration = Duration::from_secs(3);
+/// A watch for readers that wait. The API server sends a bookmark 2 seconds before it ends a watch, so after one second
+/// here; none where a watch is no longer than those.
+const SHORT_RENEWAL: Duration = Duration::from_secs(3);
 /// For the head of a watch's answer. A hang and one failed attempt together stay below `STALE_AFTER`.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one page of a list, with its body.
@@ -56,21 +61,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10);
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 /// An object as the API server sends it, reduced to what is needed.
-pub trait Watched: DeserializeOwned + Send {
-    /// `metadata.resourceVersion` as a number.
-    fn version(&self) -> u64;
-}
-
-macro_rules! watched {
-    ($($kind:ty),*) => {
-        $(impl Watched for $kind {
-            fn version(&self) -> u64 {
-                self.version
-            }
-        })*
-    };
-}
-watched!(Pod, Service, Slice, Namespace);
+pub trait Watched: DeserializeOwned + Versioned + Send {}
+impl<T: DeserializeOwned + Versioned + Send> Watched for T {}
 
 /// Is told when the API server was heard of, and when a list is complete.
 pub trait Pulse: Send + Sync {
@@ -99,6 +91,16 @@ pub struct Selection {
     pub fields: Option<String>,
 }
 
+impl Selection {
+    fn list(&self) -> ListParams {
+        ListParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.fields.clone(),
+            ..ListParams::default()
+        }
+    }
+}
+
 /// Where changes go: a channel, and how a change becomes one of its messages.
 pub struct Sink<T, U> {
     /// The channel; full means the reader is behind, and the watch waits.
@@ -114,9 +116,10 @@ pub async fn follow<T: Watched, U: Send>(
     name: &str,
     selection: &Selection,
     pulse: &dyn Pulse,
+    questions: Questions,
     sink: Sink<T, U>,
 ) {
-    let stream = Stream { client, name, selection, pulse, sink };
+    let mut stream = Stream { client, name, selection, pulse, questions, sink };
     let mut waits = backoff();
     let mut outage: Option<Outage> = None;
     let mut position: Option<Position> = None;
@@ -141,6 +144,7 @@ pub async fn follow<T: Watched, U: Send>(
         }
         match &end {
             End::Closed => return,
+            End::Asked => continue,
             End::Renew if healthy_since.is_some() => {
                 position = position.filter(|p| p.silent < SILENT_WATCHES);
                 continue;
@@ -177,6 +181,8 @@ fn backoff() -> ExponentialBackoff {
 enum End {
     /// The watch ended without an error, as it does every [`WATCH_RENEWAL`].
     Renew,
+    /// A reader waits: look where the API server is, and go on where we were.
+    Asked,
     /// A call failed; go on where we were.
     Call(CallError),
     /// What we have cannot be continued: list anew.
@@ -218,7 +224,7 @@ impl Outage {
                 tracing::info!(watch = name, why, "listing anew");
                 return;
             }
-            End::Renew | End::Closed => return,
+            End::Renew | End::Asked | End::Closed => return,
         };
         if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             self.logged = Some(Instant::now());
@@ -232,6 +238,7 @@ struct Stream<'a, T, U> {
     name: &'a str,
     selection: &'a Selection,
     pulse: &'a dyn Pulse,
+    questions: Questions,
     sink: Sink<T, U>,
 }
 
@@ -250,33 +257,30 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
     }
 
     /// Watches from `position` and keeps it up to date.
-    async fn watch(&self, position: &mut Position) -> End {
+    async fn watch(&mut self, position: &mut Position) -> End {
         match self.watch_once(position).await {
             Ok(()) => End::Renew,
             Err(end) => end,
         }
     }
 
-    async fn watch_once(&self, position: &mut Position) -> Result<(), End> {
-        let params = WatchParams {
-            label_selector: self.selection.labels.clone(),
-            field_selector: self.selection.fields.clone(),
-            timeout: u32::try_from(WATCH_RENEWAL.as_secs()).ok(),
-            bookmarks: true,
-            ..WatchParams::default()
-        };
-        let request = kube::core::Request::new(&self.selection.path)
-            .watch(&params, &position.version.to_string())
-            .map_err(invalid)?;
-        let response = call::opened(&self.client, request.map(Body::from), OPEN_TIMEOUT).await?;
+    async fn watch_once(&mut self, position: &mut Position) -> Result<(), End> {
+        let asked = self.answer_readers(position.version).await?;
+        let length = if asked { SHORT_RENEWAL } else { WATCH_RENEWAL };
+        let mut lines = Lines::new(self.open(position.version, length).await?.into_body());
         self.pulse.heard();
-        position.silent += 1;
+        position.silent += u32::from(!asked);
         position.opened = Some(Instant::now());
-        let mut lines = Lines::new(response.into_body());
-        let bound = WATCH_RENEWAL + WATCH_OVERDUE;
+        let bound = length + WATCH_OVERDUE;
         let deadline = Instant::now() + bound;
         loop {
-            let line = timeout_at(deadline, lines.next()).await.map_err(|_| CallError::Timeout(bound))??;
+            let line = tokio::select! {
+                line = timeout_at(deadline, lines.next()) => line.map_err(|_| CallError::Timeout(bound))??,
+                () = self.questions.wait(), if !asked => {
+                    position.silent = position.silent.saturating_sub(1);
+                    return Err(End::Asked);
+                }
+            };
             let Some(line) = line else { return Ok(()) };
             self.pulse.heard();
             let Some(change) = event::<T>(line)? else { continue };
@@ -290,6 +294,43 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
             position.version = seen.max(position.version);
         }
     }
+
+    async fn open(&self, version: u64, length: Duration) -> Result<http::Response<Body>, End> {
+        let params = WatchParams {
+            label_selector: self.selection.labels.clone(),
+            field_selector: self.selection.fields.clone(),
+            timeout: u32::try_from(length.as_secs()).ok(),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let request = kube::core::Request::new(&self.selection.path)
+            .watch(&params, &version.to_string())
+            .map_err(invalid)?;
+        Ok(call::opened(&self.client, request.map(Body::from), OPEN_TIMEOUT).await?)
+    }
+
+    /// Where readers wait: tells them where the API server is. A consistent read also makes it learn that itself, so
+    /// that the bookmark which follows is not older. Answers whether they do.
+    async fn answer_readers(&mut self, reached: u64) -> Result<bool, End> {
+        let Some(question) = self.questions.take() else { return Ok(false) };
+        let current = self.current_version().await?;
+        self.questions.answer(question, current);
+        if current < reached {
+            return Err(End::Stale(format!(
+                "the API server is at {current}, before {reached}: was it restored?"
+            )));
+        }
+        Ok(true)
+    }
+
+    async fn current_version(&self) -> Result<u64, End> {
+        let nothing = ListParams { limit: Some(1), ..self.selection.list() };
+        let request = kube::core::Request::new(&self.selection.path).list(&nothing).map_err(invalid)?;
+        let bytes = call::whole(&self.client, request.map(Body::from), OPEN_TIMEOUT).await?;
+        self.pulse.heard();
+        let page: Page<'_> = serde_json::from_slice(&bytes).map_err(|e| End::Stale(e.to_string()))?;
+        page.metadata.version().ok_or_else(no_version)
+    }
 }
 
 /// All objects of a selection, as they are now. For those who do not watch.
@@ -301,7 +342,7 @@ pub async fn list<T: DeserializeOwned>(client: &Client, selection: &Selection) -
         Ok((items, _)) => Ok(items),
         Err(End::Call(error)) => Err(error.into()),
         Err(End::Stale(why)) => Err(anyhow::anyhow!(why)),
-        Err(End::Renew | End::Closed) => Ok(Vec::new()), // ends of watches only
+        Err(End::Renew | End::Asked | End::Closed) => Ok(Vec::new()), // ends of watches only
     }
 }
 
@@ -312,12 +353,7 @@ async fn pages<T: DeserializeOwned>(
     selection: &Selection,
     pulse: &dyn Pulse,
 ) -> Result<(Vec<T>, u64), End> {
-    let mut params = ListParams {
-        label_selector: selection.labels.clone(),
-        field_selector: selection.fields.clone(),
-        limit: Some(PAGE_LIMIT),
-        ..ListParams::default()
-    };
+    let mut params = ListParams { limit: Some(PAGE_LIMIT), ..selection.list() };
     let (mut items, mut version) = (Vec::new(), None);
     loop {
         let request = kube::core::Request::new(&selection.path).list(&params).map_err(invalid)?;
@@ -332,8 +368,11 @@ async fn pages<T: DeserializeOwned>(
             break;
         }
     }
-    let version = version.ok_or_else(|| End::Stale("the list has no numeric resourceVersion".to_owned()))?;
-    Ok((items, version))
+    Ok((items, version.ok_or_else(no_version)?))
+}
+
+fn no_version() -> End {
+    End::Stale("the list has no numeric resourceVersion".to_owned())
 }
 
 /// One object of a list; one that cannot be read is out of the state, the others are not held up by it.

@@ -1,5 +1,7 @@
 //! The map as readers get it: forms, headers, ConfigMaps, who may.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::rig::{CONFIG, Space, fetch};
@@ -102,11 +104,33 @@ async fn readers_are_told_form_age_position_and_whether_anything_changed() {
     assert_eq!((unchanged.status.as_u16(), unchanged.body.as_str()), (304, ""));
     let position = json.header("map-position").to_owned();
     assert_eq!(space.fetch(&path, &[("map-position", &position)]).await.status, 200);
-    let ahead = "p9999999999.s1.e1.n1";
-    let behind = space.fetch(&path, &[("map-position", ahead)]).await;
-    assert_eq!(behind.status, 503, "never an older map than the client has seen");
-    assert!(!behind.header("retry-after").is_empty());
+    let unheard_of = space.fetch(&path, &[("map-position", "p9999999999.s1.e1.n1")]).await;
+    assert_eq!((unheard_of.status.as_u16(), unheard_of.header("mapping-reset")), (200, "true"));
+    assert!(!unheard_of.header("map-position").contains("9999999999"), "to begin anew with");
     assert_eq!(space.fetch("/v1/mapping/nowhere/nothing", &[]).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_from_replica_to_replica_is_never_refused() {
+    let space = Space::new("doc-wander").await;
+    space.stateful_set(1, json!({})).await;
+    space.routed(&["c-0"]).await;
+    // what a replica knows from its first list the others may not know before their next bookmark
+    let second = space.rig.replica("wander", CONFIG);
+    second.ready().await;
+    let path = format!("/v1/mapping/{}/c", space.name);
+    let mut position = String::from("p1");
+    let mut slowest = Duration::ZERO;
+    for round in 0..40 {
+        let replica = if round % 2 == 0 { second.mapping } else { space.rig.product.mapping };
+        let begun = Instant::now();
+        let answer = fetch(replica, &space.api, &path, &[("map-position", &position)]).await;
+        slowest = slowest.max(begun.elapsed());
+        assert_eq!(answer.status, 200, "round {round}, {position}: {}", answer.body);
+        assert_eq!(answer.header("mapping-reset"), "");
+        answer.header("map-position").clone_into(&mut position);
+    }
+    assert!(slowest < Duration::from_secs(4), "no bookmark came early: {slowest:?}");
 }
 
 #[tokio::test]

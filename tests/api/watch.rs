@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use external_ip_controller::constants::{STALE_AFTER, WATCH_RENEWAL};
+use external_ip_controller::map::Questions;
 use external_ip_controller::watch::{Pulse, Selection, Sink, follow};
 use external_ip_core::objects::Service;
 use external_ip_core::state::Change;
@@ -63,7 +64,7 @@ impl View {
         let pulse = Arc::clone(&seen);
         let watching = tokio::spawn(async move {
             let sink = Sink { tx, wrap: Box::new(|change: Change<Service>| change) };
-            follow(client, "test", &selection, &*pulse, sink).await;
+            follow(client, "test", &selection, &*pulse, Questions::none(), sink).await;
         });
         let state = Arc::clone(&seen);
         let applying = tokio::spawn(async move {

@@ -128,9 +128,10 @@ impl Report {
         self.right + self.late.len() + self.wrong.len()
     }
 
-    /// The one thing that must never be otherwise, and the two that are bounded.
+    /// What must never be otherwise, and the lag, which is bounded.
     pub(crate) fn assert_nobody_else_answered(&self) {
         assert!(self.wrong.is_empty(), "answers from another pod: {:#?}\n{self}", self.wrong);
+        assert_eq!(self.behind, 0, "a reader that goes from replica to replica was refused: {self}");
         assert!(self.late.iter().all(|lag| *lag < LATE), "the map lagged for more than {LATE:?}: {self}");
     }
 }
@@ -205,7 +206,7 @@ async fn insist(source: Map, seen: Arc<Seen>, stop: CancellationToken) {
             report.slowest_insisting = report.slowest_insisting.max(begun.elapsed());
             match answer {
                 Ok(answer) if answer.status == 200 => answer.header("map-position").clone_into(&mut position),
-                Ok(answer) if answer.status == 503 => report.behind += 1,
+                Ok(answer) if answer.body.contains("\"Behind\"") => report.behind += 1,
                 _ => {} // `follow` counts what fails
             }
         }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use external_ip_core::names::{CLUSTER_LABEL, CONTROLLER_NAME, Key, MANAGED_BY_LABEL, OWNER_ANNOTATION};
+use external_ip_core::objects::Versioned;
 use serde::Deserialize;
 
-use crate::watch::{Selection, Watched};
+use crate::watch::Selection;
 
 /// A ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,7 +31,7 @@ impl Held {
     }
 }
 
-impl Watched for Held {
+impl Versioned for Held {
     fn version(&self) -> u64 {
         self.version
     }

@@ -5,12 +5,14 @@ use http::header::{IF_NONE_MATCH, RETRY_AFTER};
 use tower::ServiceExt;
 
 use super::*;
-use crate::map::Snapshot;
+use crate::constants::{POSITION_WAIT, POSITION_WAITERS};
+use crate::map::{Position, Snapshot};
 use crate::testing::{cluster, mapping};
 use crate::tls::testing::authority;
 
 struct Served {
     current: Arc<Current>,
+    refresh: Arc<Refresh>,
     metrics: Arc<Metrics>,
     router: Router,
 }
@@ -19,25 +21,33 @@ struct Served {
 fn served() -> Served {
     let (current, liveness) = (Arc::new(Current::new()), Arc::new(Liveness::new()));
     liveness.feed("pods").listed();
+    let refresh = Arc::<Refresh>::default();
     let metrics = Arc::new(Metrics::new(Arc::clone(&current), Arc::clone(&liveness)));
     let (_, authority) = watch::channel(Some(Arc::new(authority())));
     let mapping = Mapping {
         current: Arc::clone(&current),
         liveness,
+        refresh: Arc::clone(&refresh),
         access: Access::Open,
         authority: Some(authority),
         metrics: Arc::clone(&metrics),
     };
-    Served { current, metrics, router: router(mapping) }
+    Served { current, refresh, metrics, router: router(mapping) }
 }
 
 fn position(pods: u64) -> Position {
-    Position { pods, services: 5, slices: 5, namespaces: 5 }
+    format!("e5.n5.p{pods}.s5").parse().unwrap()
 }
 
 impl Served {
     fn publish(&self, mapping: Map, pods: u64) {
-        self.current.publish(Snapshot { mapping, position: position(pods), ..Snapshot::default() });
+        self.publish_reached(mapping, pods, pods);
+    }
+
+    /// The last change is older than what has been seen.
+    fn publish_reached(&self, mapping: Map, changed: u64, reached: u64) {
+        let (position, reached) = (position(changed), position(reached));
+        self.current.publish(Snapshot { mapping, position, reached, ..Snapshot::default() });
     }
 
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -95,7 +105,7 @@ async fn every_document_has_its_type_its_tag_its_age_and_its_position() {
         let answer = served.get(path, &[]).await;
         assert_eq!((answer.status, answer.header(CONTENT_TYPE)), (200, media), "{path}");
         assert_eq!(answer.header(AGE), "0");
-        assert_eq!(answer.header(MAP_POSITION), "p7.s5.e5.n5");
+        assert_eq!(answer.header(MAP_POSITION), "e5.n5.p7.s5");
         assert_eq!((answer.header(CACHE_CONTROL), answer.header(VARY)), ("no-cache", "Accept"));
         assert!(answer.header(ETAG).starts_with('"') && answer.header(ETAG).len() > 10, "{answer:?}");
         assert!(!answer.body.is_empty());
@@ -126,7 +136,7 @@ async fn a_known_document_costs_no_body_and_a_changed_cluster_alone_changes_its_
     let again = served.get("/v1/mapping/data/a", &[("if-none-match", a.header(ETAG))]).await;
     assert_eq!((again.status, again.body.as_str()), (304, ""));
     assert_eq!(again.header(ETAG), a.header(ETAG));
-    assert_eq!(again.header(MAP_POSITION), "p8.s5.e5.n5", "how far the answer is known to hold");
+    assert_eq!(again.header(MAP_POSITION), "e5.n5.p8.s5", "how far the answer is known to hold");
     let changed = served.get("/v1/mapping/data/b", &[(IF_NONE_MATCH.as_str(), b.header(ETAG))]).await;
     assert_eq!(changed.status, 200);
 }
@@ -166,8 +176,8 @@ async fn errors_say_what_is_wrong_and_what_to_do() {
 async fn a_client_that_has_seen_less_is_answered_at_once() {
     let served = served();
     served.publish(two(), 7);
-    assert_eq!(served.get("/", &[("map-position", "p7.s5.e5.n5")]).await.status, 200);
-    assert_eq!(served.get("/", &[("map-position", "p1.s1.e1.n1")]).await.status, 200);
+    assert_eq!(served.get("/", &[("map-position", "e5.n5.p7.s5")]).await.status, 200);
+    assert_eq!(served.get("/", &[("map-position", "e1.n1.p1.s1")]).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,9 +185,9 @@ async fn a_client_never_goes_back_on_a_replica_that_is_behind() {
     let served = served();
     served.publish(two(), 7);
     let begun = tokio::time::Instant::now();
-    let answer = served.get("/", &[("map-position", "p8.s5.e5.n5")]).await;
+    let answer = served.get("/", &[("map-position", "e5.n5.p8.s5")]).await;
     assert_eq!((answer.status, answer.header(RETRY_AFTER)), (503, "2"));
-    assert_eq!(answer.header(MAP_POSITION), "p7.s5.e5.n5");
+    assert_eq!(answer.header(MAP_POSITION), "e5.n5.p7.s5");
     assert!(begun.elapsed() >= POSITION_WAIT);
 }
 
@@ -185,13 +195,39 @@ async fn a_client_never_goes_back_on_a_replica_that_is_behind() {
 async fn a_replica_that_catches_up_answers_with_what_it_has_then() {
     let served = served();
     served.publish(two(), 7);
-    let (answer, ()) = tokio::join!(served.get("/", &[("map-position", "p9.s5.e5.n5")]), async {
+    let (answer, ()) = tokio::join!(served.get("/", &[("map-position", "e5.n5.p9.s5")]), async {
         tokio::task::yield_now().await;
         served.publish(two(), 8);
         tokio::task::yield_now().await;
         served.publish(two(), 9);
     });
-    assert_eq!((answer.status, answer.header(MAP_POSITION)), (200, "p9.s5.e5.n5"));
+    assert_eq!((answer.status, answer.header(MAP_POSITION)), (200, "e5.n5.p9.s5"));
+}
+
+#[tokio::test]
+async fn a_replica_that_has_seen_nothing_newer_by_a_bookmark_answers_at_once_and_keeps_what_others_showed() {
+    let served = served();
+    served.publish_reached(two(), 7, 20);
+    let answer = served.get("/", &[("map-position", "e5.n5.p15.s4")]).await;
+    assert_eq!((answer.status, answer.header(MAP_POSITION)), (200, "e5.n5.p15.s5"));
+    assert_eq!(answer.header(MAPPING_RESET), "");
+    assert_eq!(served.get("/", &[]).await.header(MAP_POSITION), "e5.n5.p7.s5", "a bookmark is no change");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_the_api_server_does_not_know_yet_is_from_before_it_was_restored() {
+    let served = served();
+    served.publish(two(), 7);
+    let mut pods = served.refresh.feed("p".into());
+    for (now, status, reset) in [(8, 503, ""), (7, 200, "true")] {
+        let (answer, ()) = tokio::join!(served.get("/", &[("map-position", "e5.n5.p8.s5")]), async {
+            pods.wait().await;
+            let question = pods.take().unwrap();
+            pods.answer(question, now);
+        });
+        assert_eq!((answer.status, answer.header(MAPPING_RESET)), (status, reset), "the server is at {now}");
+        assert_eq!(answer.header(MAP_POSITION), "e5.n5.p7.s5");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +235,7 @@ async fn waiting_clients_are_bounded() {
     let served = served();
     served.publish(two(), 7);
     let waiting: Vec<_> =
-        (0..=POSITION_WAITERS).map(|_| served.get("/", &[("map-position", "p8.s5.e5.n5")])).collect();
+        (0..=POSITION_WAITERS).map(|_| served.get("/", &[("map-position", "e5.n5.p8.s5")])).collect();
     let begun = tokio::time::Instant::now();
     let mut waiting = futures::stream::FuturesUnordered::from_iter(waiting);
     let first = futures::StreamExt::next(&mut waiting).await.unwrap();
@@ -214,11 +250,15 @@ async fn the_ca_is_there_for_everybody_and_its_absence_is_explained() {
     assert!(answer.body.starts_with("-----BEGIN CERTIFICATE-----\n"));
     let (current, liveness) = (Arc::new(Current::new()), Arc::new(Liveness::new()));
     let metrics = Arc::new(Metrics::new(Arc::clone(&current), Arc::clone(&liveness)));
-    let mapping =
-        Mapping { current, liveness, access: Access::Open, authority: None, metrics: Arc::clone(&metrics) };
-    let answer = Served { current: Arc::new(Current::new()), metrics, router: router(mapping) }
-        .get("/ca.pem", &[])
-        .await;
+    let mapping = Mapping {
+        current,
+        liveness,
+        refresh: Arc::default(),
+        access: Access::Open,
+        authority: None,
+        metrics: Arc::clone(&metrics),
+    };
+    let answer = Served { router: router(mapping), ..served }.get("/ca.pem", &[]).await;
     assert_eq!(answer.status, 404);
     assert!(answer.body.contains("mounted files"));
 }
@@ -243,15 +283,17 @@ async fn access_is_judged_before_anything_is_told() {
             Box::pin(async { Ok(false) })
         }
     }
-    let Served { current, metrics, .. } = served();
+    let served = served();
+    let (current, metrics) = (Arc::clone(&served.current), Arc::clone(&served.metrics));
     let mapping = Mapping {
         current: Arc::clone(&current),
         liveness: Arc::new(Liveness::new()),
+        refresh: Arc::default(),
         access: Access::token(Arc::new(Nobody)),
         authority: None,
         metrics: Arc::clone(&metrics),
     };
-    let served = Served { current, metrics, router: router(mapping) };
+    let served = Served { router: router(mapping), ..served };
     served.publish(two(), 7);
     for path in ["/", "/v1/mapping", "/v1/mapping/data/a", "/v1/mapping/data/nobody"] {
         let answer = served.get(path, &[("authorization", "Bearer x")]).await;

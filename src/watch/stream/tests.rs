@@ -4,14 +4,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use external_ip_core::objects::Namespace;
+
 use super::*;
 use crate::client::fake::{Exchange, Fake};
+use crate::map::Refresh;
 
 /// What a test sees of a watch: the requests it makes, the changes it sends and its pulse.
 struct Bench {
     server: Fake,
     changes: mpsc::Receiver<Change<Namespace>>,
     pulse: &'static Heard,
+    refresh: Refresh,
     task: JoinHandle<()>,
 }
 
@@ -37,10 +41,13 @@ impl Bench {
         let pulse: &'static Heard = Box::leak(Box::default());
         let selection =
             Selection { path: "/api/v1/namespaces".into(), labels: Some("a=b".into()), fields: None };
+        let refresh = Refresh::default();
+        let questions = refresh.feed("n".into());
         let task = tokio::spawn(async move {
-            follow(client, "test", &selection, pulse, Sink { tx, wrap: Box::new(|c| c) }).await;
+            let sink = Sink { tx, wrap: Box::new(|c| c) };
+            follow(client, "test", &selection, pulse, questions, sink).await;
         });
-        Self { server, changes, pulse, task }
+        Self { server, changes, pulse, refresh, task }
     }
 
     /// Has listed nothing at version 5 and watches.
@@ -61,12 +68,16 @@ impl Bench {
     }
 
     async fn watch(&mut self, version: u64) -> Exchange {
+        self.watch_for(version, "20").await
+    }
+
+    async fn watch_for(&mut self, version: u64, seconds: &str) -> Exchange {
         let request = self.server.next().await;
         let query = |key: &str| request.query.get(key).map(String::as_str);
         assert_eq!(query("watch"), Some("true"), "a watch is expected: {request:?}");
         assert_eq!(query("resourceVersion"), Some(&*version.to_string()));
         assert_eq!(query("allowWatchBookmarks"), Some("true"));
-        assert_eq!(query("timeoutSeconds"), Some("20"));
+        assert_eq!(query("timeoutSeconds"), Some(seconds));
         assert_eq!(query("labelSelector"), Some("a%3Db"));
         request
     }
@@ -236,6 +247,50 @@ async fn a_server_with_older_data_than_ours_is_listed_anew() {
     bench.list().await.ok(&page(2, &[], None));
     assert_eq!(bench.change().await, listed(&[], 2));
     bench.watch(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_waits_learns_where_the_server_is_and_a_short_watch_brings_the_bookmark() {
+    let (mut bench, _events) = Bench::watching().await;
+    let asked = bench.refresh.ask("n");
+    let look = bench.server.next().await;
+    assert_eq!(look.query.get("limit").map(String::as_str), Some("1"));
+    assert!(!look.query.contains_key("resourceVersion"), "consistent: {look:?}");
+    look.ok(&page(9, &[], None));
+    assert_eq!(asked.await, 9);
+    let events = bench.watch_for(5, "3").await.stream();
+    events.send(line("BOOKMARK", &object("", 9))).unwrap();
+    assert_eq!(bench.change().await, Change::Progress(9));
+    sleep(Duration::from_secs(3)).await;
+    drop(events);
+    bench.watch(9).await;
+    assert_eq!(bench.pulse.lists.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_ask_all_the_time_cost_one_look_per_short_watch() {
+    let (mut bench, mut events) = Bench::watching().await;
+    let _first = bench.refresh.ask("n");
+    for _ in 0..2 * SILENT_WATCHES {
+        bench.server.next().await.ok(&page(5, &[], None));
+        drop(events);
+        events = bench.watch_for(5, "3").await.stream();
+        let opened = Instant::now();
+        let _again = bench.refresh.ask("n");
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(opened.elapsed(), Duration::from_secs(3));
+    }
+    assert_eq!(bench.pulse.lists.load(Ordering::Relaxed), 1, "short watches may be silent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_shows_that_the_server_was_restored() {
+    let (mut bench, _events) = Bench::watching().await;
+    let asked = bench.refresh.ask("n");
+    bench.server.next().await.ok(&page(3, &[], None));
+    assert_eq!(asked.await, 3);
+    bench.list().await.ok(&page(3, &[], None));
+    assert_eq!(bench.change().await, listed(&[], 3));
 }
 
 #[tokio::test(start_paused = true)]

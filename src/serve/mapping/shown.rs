@@ -1,0 +1,108 @@
+//! What a reader is shown, given what it has been shown before.
+
+use std::sync::Arc;
+
+use futures::future::{FutureExt, select_all};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::sync::Semaphore;
+
+use crate::constants::{POSITION_WAIT, POSITION_WAITERS};
+use crate::map::{Current, Position, Published, Refresh};
+use crate::serve::problem::Problem;
+
+/// The last changes a map shows; in a request, those the reader has been shown.
+pub const MAP_POSITION: HeaderName = HeaderName::from_static("map-position");
+/// The reader's position is none that the API server has ever had, or has had since it was restored from a backup: this
+/// map may be older than what the reader has.
+pub const MAPPING_RESET: HeaderName = HeaderName::from_static("mapping-reset");
+
+/// The published map, and what goes with it for one reader.
+pub(super) struct Shown {
+    pub(super) published: Arc<Published>,
+    pub(super) position: Position,
+    /// The reader has to begin anew.
+    pub(super) reset: bool,
+}
+
+impl Shown {
+    fn now(published: Arc<Published>) -> Self {
+        Self { position: published.position.clone(), published, reset: false }
+    }
+
+    pub(super) fn mark(&self, headers: &mut HeaderMap) {
+        headers.insert(MAP_POSITION, value(&self.position));
+        if self.reset {
+            headers.insert(MAPPING_RESET, HeaderValue::from_static("true"));
+        }
+    }
+}
+
+/// Readers that have seen more than this replica wait here.
+pub(super) struct Readers {
+    places: Semaphore,
+}
+
+impl Readers {
+    pub(super) fn new() -> Self {
+        Self { places: Semaphore::new(POSITION_WAITERS) }
+    }
+
+    /// What is published, once this replica has seen as much as the reader has.
+    pub(super) async fn show(
+        &self,
+        current: &Current,
+        refresh: &Refresh,
+        headers: &HeaderMap,
+    ) -> Result<Shown, Problem> {
+        let Some(now) = current.load() else {
+            return Err(Problem::unavailable("NotListedYet")
+                .message("this replica has just started and has not seen all pods and Services yet")
+                .remedy("ask again; the controller's /readyz says what it waits for"));
+        };
+        let Some(asked) = headers.get(MAP_POSITION) else { return Ok(Shown::now(now)) };
+        let seen: Position = asked.to_str().unwrap_or_default().parse().map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, "InvalidPosition")
+                .message(format!("Map-Position is {error}"))
+        })?;
+        let at = now.position.clone();
+        let place = if now.reached.is_behind(&seen) { Some(self.places.try_acquire()) } else { None };
+        match place {
+            None => Ok(Shown { position: now.position.keeping(&seen), published: now, reset: false }),
+            Some(Ok(_place)) => catch_up(current, refresh, &now, &seen).await.ok_or_else(|| behind(&at)),
+            Some(Err(_)) => Err(behind(&at)),
+        }
+    }
+}
+
+/// The map once it shows what `seen` shows; the map as it is once that is known to be never; `None` after the wait.
+async fn catch_up(current: &Current, refresh: &Refresh, now: &Published, seen: &Position) -> Option<Shown> {
+    let unknown = now.reached.behind(seen).map(|mark| {
+        let (answer, seen) = (refresh.ask(mark), seen.version(mark));
+        async move {
+            if Some(answer.await) >= seen {
+                std::future::pending::<()>().await;
+            }
+        }
+        .boxed()
+    });
+    let unknown = select_all(unknown.collect::<Vec<_>>());
+    let caught_up = current.when(|p| !p.reached.is_behind(seen));
+    tokio::select! {
+        biased;
+        published = caught_up => Some(Shown { position: published.position.keeping(seen), published, reset: false }),
+        _ = unknown => Some(Shown { reset: true, ..Shown::now(current.load()?) }),
+        () = tokio::time::sleep(POSITION_WAIT) => None,
+    }
+}
+
+fn behind(at: &Position) -> Problem {
+    Problem::unavailable("Behind")
+        .message("this replica has not seen yet what you have been shown before")
+        .remedy("ask again, or ask another replica; without the header Map-Position you get an older map")
+        .header(MAP_POSITION, value(at))
+}
+
+pub(super) fn value(position: &Position) -> HeaderValue {
+    // digits, letters, dots and hyphens
+    HeaderValue::try_from(position.to_string()).unwrap_or(HeaderValue::from_static(""))
+}
