@@ -48,7 +48,7 @@ demo: image ## Show the whole way on a cluster of its own (KEEP=1 leaves it runn
 	@IMAGE=$(image) BINARY=$(stage)/out/external-ip-controller examples/demo
 
 .PHONY: test
-test: test-core test-api test-tool test-e2e ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
+test: test-core test-api test-chaos test-tool test-e2e ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
 
 .PHONY: test-core
 test-core: ## Unit tests and the pure core: no cluster, seconds
@@ -58,6 +58,15 @@ test-core: ## Unit tests and the pure core: no cluster, seconds
 .PHONY: test-api
 test-api: ## The product on a real API server with pretended pods
 	@cargo test --quiet --locked --package external-ip-controller --test api
+
+.PHONY: test-chaos
+test-chaos: ## A minute of chaos on a real API server, judged by an oracle of its own
+	@cargo test --quiet --locked --package chaos-oracle
+	@cargo test --quiet --locked --package external-ip-controller --test chaos -- --nocapture
+
+.PHONY: chaos
+chaos: ## Minutes of it, with 200 pods and every disturbance (CHAOS_ROUNDS=2, CHAOS_RECORD=directory keeps the record)
+	@cargo test --quiet --locked --package external-ip-controller --test chaos -- --nocapture --ignored
 
 .PHONY: test-tool
 test-tool: ## The local cluster itself: nothing is left behind, wherever it was killed

@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 use crate::support::api::Api;
 use crate::support::eventually;
 use crate::support::https::{self, Response};
-use crate::support::product::{Launch, Product, free_port};
+pub(crate) use crate::support::install::{ACCOUNT, ca, install};
+use crate::support::product::{Launch, Ports, Product, free_port};
 
-/// The account of the manifests: what the product may do here is what it may do there.
-pub(crate) const ACCOUNT: &str = "system:serviceaccount:external-ip-controller:external-ip-controller";
 /// Classes the tests use: `default` and one that gives addresses back at once.
 pub(crate) const CONFIG: &str = "
 version: 1
@@ -62,7 +61,9 @@ impl Rig {
             kubeconfig: &kubeconfig,
             config,
             directory: &directory,
-            admission_port,
+            ports: Ports { admission: admission_port, ..Ports::default() },
+            program: None,
+            env: &[],
             cluster: &cluster,
         };
         let product = Product::start(&launch);
@@ -72,21 +73,18 @@ impl Rig {
     /// A further replica.
     pub(crate) fn replica(&self, name: &str, config: &str) -> Product {
         let Self { cluster, kubeconfig, directory, .. } = self;
-        Product::start(&Launch { name, kubeconfig, config, directory, admission_port: 0, cluster })
+        let ports = Ports::default();
+        Product::start(&Launch {
+            name,
+            kubeconfig,
+            config,
+            directory,
+            ports,
+            program: None,
+            env: &[],
+            cluster,
+        })
     }
-}
-
-/// The shipped manifests, but for what runs the product as a pod: it runs beside the API server here.
-pub(crate) fn install(cluster: &Cluster, admission_port: u16) {
-    const BY_HAND: [&str; 3] = ["kind: Deployment", "kind: MutatingWebhookConfiguration", "kind: Service\n"];
-    let shipped =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/install.yaml")).unwrap();
-    let kept: Vec<&str> =
-        shipped.split("\n---\n").filter(|d| !BY_HAND.iter().any(|k| d.contains(&format!("\n{k}")))).collect();
-    cluster.apply(&kept.join("\n---\n")).unwrap();
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/examples/webhook-by-url.yaml");
-    let example = std::fs::read_to_string(example).unwrap();
-    cluster.apply(&example.replace("127.0.0.1:8443", &format!("127.0.0.1:{admission_port}"))).unwrap();
 }
 
 /// One test's namespace.
@@ -277,15 +275,6 @@ impl Drop for Space {
 
 fn container() -> Value {
     json!({"name": "main", "image": "none", "ports": [{"name": "hotrod", "containerPort": 11222}]})
-}
-
-/// The published CA.
-pub(crate) async fn ca(api: &Api) -> String {
-    eventually("the CA is published", async || {
-        let map = api.get("/api/v1/namespaces/external-ip-controller/configmaps/external-ip-ca").await.body;
-        map["data"]["ca.crt"].as_str().map(str::to_owned).ok_or_else(|| map.to_string())
-    })
-    .await
 }
 
 /// GET from a mapping listener, verified against the published CA.

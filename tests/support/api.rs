@@ -60,12 +60,23 @@ impl Api {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>, content: &str) -> Answer {
+        self.try_send(method, path, body, content).await.expect("the API server answers")
+    }
+
+    /// For callers that go on while the API server does not answer.
+    pub(crate) async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        content: &str,
+    ) -> Result<Answer, kube::Error> {
         let body = body.map(ToString::to_string).unwrap_or_default().into_bytes();
         let request = Request::builder().method(method).uri(path).header("content-type", content);
         let request = request.body(kube::client::Body::from(body)).expect("a request");
-        let response = self.0.send(request).await.expect("the API server answers");
+        let response = self.0.send(request).await?;
         let status = response.status();
-        let bytes = response.into_body().collect_bytes().await.expect("a whole body");
-        Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+        let bytes = response.into_body().collect_bytes().await?;
+        Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
     }
 }

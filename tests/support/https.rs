@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
@@ -40,7 +40,7 @@ pub(crate) async fn get(
 ) -> Result<Response, String> {
     let ask = async {
         let tls = connect(address, ca, ServerName::from(address.ip())).await?;
-        exchange(TokioIo::new(tls), path, headers).await
+        exchange(TokioIo::new(tls), get_request(path, headers)?).await
     };
     tokio::time::timeout(Duration::from_secs(10), ask).await.map_err(|_| "no answer in 10 s".to_owned())?
 }
@@ -60,7 +60,21 @@ pub(crate) async fn connect(
 pub(crate) async fn plain(address: SocketAddr, path: &str) -> Result<Response, String> {
     let ask = async {
         let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-        exchange(TokioIo::new(tcp), path, &[]).await
+        exchange(TokioIo::new(tcp), get_request(path, &[])?).await
+    };
+    tokio::time::timeout(Duration::from_secs(10), ask).await.map_err(|_| "no answer in 10 s".to_owned())?
+}
+
+/// POST of JSON without TLS, for etcd's gateway.
+pub(crate) async fn post_plain(
+    address: SocketAddr,
+    path: &str,
+    body: &serde_json::Value,
+) -> Result<Response, String> {
+    let ask = async {
+        let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+        let request = Request::post(path).header("host", "etcd").body(Full::from(body.to_string()));
+        exchange(TokioIo::new(tcp), request.map_err(|e| e.to_string())?).await
     };
     tokio::time::timeout(Duration::from_secs(10), ask).await.map_err(|_| "no answer in 10 s".to_owned())?
 }
@@ -75,18 +89,21 @@ fn config(ca: &str) -> Result<Arc<rustls::ClientConfig>, String> {
     Ok(Arc::new(builder.map_err(|e| e.to_string())?.with_root_certificates(roots).with_no_client_auth()))
 }
 
-async fn exchange<I>(io: I, path: &str, headers: &[(&str, &str)]) -> Result<Response, String>
+fn get_request(path: &str, headers: &[(&str, &str)]) -> Result<Request<Full<Bytes>>, String> {
+    let mut request = Request::builder().uri(path).header("host", "mapping");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::default()).map_err(|e| e.to_string())
+}
+
+async fn exchange<I>(io: I, request: Request<Full<Bytes>>) -> Result<Response, String>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(io).await.map_err(|e| e.to_string())?;
     let driver = tokio::spawn(connection);
-    let mut request = Request::builder().uri(path).header("host", "mapping");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
     let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.map_err(|e| e.to_string())?.to_bytes();

@@ -6,6 +6,7 @@
 
 pub(crate) mod api;
 pub(crate) mod https;
+pub(crate) mod install;
 pub(crate) mod product;
 pub(crate) mod proxy;
 

@@ -25,10 +25,30 @@ pub(crate) struct Launch<'a> {
     pub(crate) kubeconfig: &'a Path,
     pub(crate) config: &'a str,
     pub(crate) directory: &'a Path,
-    /// Port of the admission listener; 0 = any free one.
-    pub(crate) admission_port: u16,
+    pub(crate) ports: Ports,
+    /// Another version's program; `None` = this one's.
+    pub(crate) program: Option<&'a Path>,
+    /// Added to the environment.
+    pub(crate) env: &'a [(&'a str, &'a Path)],
     /// Ends with this cluster where the test binary is killed.
     pub(crate) cluster: &'a Cluster,
+}
+
+/// Ports of the listeners; 0 = any free one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ports {
+    pub(crate) mapping: u16,
+    pub(crate) admission: u16,
+    pub(crate) admin: u16,
+}
+
+impl Ports {
+    /// Free ones where none was given.
+    pub(crate) fn chosen(self) -> Self {
+        let choose = |port: u16| if port == 0 { free_port() } else { port };
+        let Self { mapping, admission, admin } = self;
+        Self { mapping: choose(mapping), admission: choose(admission), admin: choose(admin) }
+    }
 }
 
 impl Product {
@@ -36,25 +56,26 @@ impl Product {
         let config = launch.directory.join(format!("{}.yaml", launch.name));
         std::fs::write(&config, launch.config).unwrap();
         let log = launch.directory.join(format!("{}.log", launch.name));
-        let (mapping, admin) = (free_port(), free_port());
-        let admission = if launch.admission_port == 0 { free_port() } else { launch.admission_port };
+        let Ports { mapping, admission, admin } = launch.ports.chosen();
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let child = Command::new(env!("CARGO_BIN_EXE_external-ip-controller"))
-            .arg("run")
-            .arg("--config")
-            .arg(&config)
-            .args(["--listen-mapping", &at(mapping).to_string()])
-            .args(["--listen-admission", &at(admission).to_string()])
-            .args(["--listen-admin", &at(admin).to_string()])
-            .env("KUBECONFIG", launch.kubeconfig)
-            .env("LOCAL_CLUSTER_DIR", launch.cluster.dir().unwrap())
-            .env("POD_NAME", launch.name)
-            .env("RUST_LOG", "info,external_ip_controller=debug")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .expect("the program starts");
+        let child =
+            Command::new(launch.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_external-ip-controller"))))
+                .arg("run")
+                .arg("--config")
+                .arg(&config)
+                .args(["--listen-mapping", &at(mapping).to_string()])
+                .args(["--listen-admission", &at(admission).to_string()])
+                .args(["--listen-admin", &at(admin).to_string()])
+                .env("KUBECONFIG", launch.kubeconfig)
+                .env("LOCAL_CLUSTER_DIR", launch.cluster.dir().unwrap())
+                .env("POD_NAME", launch.name)
+                .env("RUST_LOG", "info,external_ip_controller=debug")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(std::fs::File::options().create(true).append(true).open(&log).unwrap())
+                .envs(launch.env.iter().copied())
+                .spawn()
+                .expect("the program starts");
         Self { child, mapping: at(mapping), admission: at(admission), admin: at(admin), log }
     }
 
@@ -86,6 +107,12 @@ impl Product {
         assert!(status.unwrap().success());
     }
 
+    /// Ends it at once, unless it has ended; returns when it is gone.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Waits for the end of the process.
     pub(crate) async fn ended(&mut self, limit: Duration) -> (ExitStatus, Duration) {
         let start = Instant::now();
@@ -106,8 +133,7 @@ impl Drop for Product {
             eprintln!("--- last lines of {}:", self.log.display());
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 

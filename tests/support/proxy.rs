@@ -16,6 +16,8 @@ pub(crate) enum Wire {
     Cut,
     /// Those there are stay open and silent; new ones carry bytes.
     Frozen,
+    /// Those there and new ones stay open and silent, as behind a network that drops every packet.
+    Silent,
 }
 
 /// Forwards connections as long as it lives.
@@ -58,6 +60,10 @@ impl Drop for Proxy {
 
 async fn forward(mut near: TcpStream, target: SocketAddr, mut wire: watch::Receiver<(Wire, u64)>) {
     let since = wire.borrow().1;
+    if wire.borrow().0 == Wire::Silent {
+        let _ = wire.wait_for(|(wire, _)| *wire != Wire::Silent).await;
+        return;
+    }
     let Ok(mut far) = TcpStream::connect(target).await else { return };
     tokio::select! {
         _ = copy_bidirectional(&mut near, &mut far) => return,

@@ -246,6 +246,11 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Where etcd answers, for those who read the history or compact it. At the node level: inside the node.
+    pub fn etcd_address(&self) -> Result<SocketAddr> {
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, self.site()?.ports.etcd)))
+    }
+
     /// etcd's data directory. To go back in time: stop the API server and etcd, copy it, start both; later stop both,
     /// put the copy in its place, start both.
     pub fn etcd_data(&self) -> Result<PathBuf> {

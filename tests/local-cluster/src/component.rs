@@ -208,6 +208,9 @@ fn api_server(site: &Site) -> Vec<String> {
         // In MB. A rotated log would hide events from whoever reads on from an offset.
         "--audit-log-maxsize=100000".to_owned(),
     ];
+    if site.json_store {
+        args.push("--storage-media-type=application/json".to_owned());
+    }
     match site.level {
         // No Node to announce: without the reconciler the API server may live on loopback.
         Level::ControlPlane => args.extend([

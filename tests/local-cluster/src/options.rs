@@ -70,19 +70,21 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// When it ends by itself.
     pub lifetime: Lifetime,
+    /// etcd holds the objects as JSON instead of protobuf: whoever reads the history there needs no types.
+    pub json_store: bool,
 }
 
 impl Options {
     /// A cluster that runs until `down`.
     pub fn new(name: &str, level: Level) -> Self {
-        Self { name: name.to_owned(), level, dir: None, lifetime: Lifetime::UntilDown }
+        Self { name: name.to_owned(), level, dir: None, lifetime: Lifetime::UntilDown, json_store: false }
     }
 
     /// A cluster for this test process alone: the process id is part of its name, so that test binaries of
     /// several checkouts run side by side, and it ends with the process.
     pub fn for_tests(name: &str, level: Level) -> Self {
         let name = format!("{name}-{}", std::process::id());
-        Self { name, level, dir: None, lifetime: Lifetime::ThisProcess }
+        Self { lifetime: Lifetime::ThisProcess, ..Self::new(&name, level) }
     }
 
     /// The cluster's directory, absolute, whether it exists or not.

@@ -51,6 +51,7 @@ pub(crate) struct Site {
     pub(crate) level: Level,
     pub(crate) ports: Ports,
     pub(crate) tools: Tools,
+    pub(crate) json_store: bool,
 }
 
 impl Site {
@@ -75,6 +76,7 @@ impl Site {
             level: options.level,
             ports,
             tools,
+            json_store: options.json_store,
         })
     }
 
@@ -111,6 +113,7 @@ impl Site {
                 member: text("member")?.into(),
                 images: text("images")?.into(),
             },
+            json_store: state["jsonStore"] == true,
         })
     }
 
@@ -131,6 +134,7 @@ impl Site {
             "debian": self.tools.debian,
             "member": self.tools.member,
             "images": self.tools.images,
+            "jsonStore": self.json_store,
         });
         fs::write(self.dir.join(STATE), format!("{state:#}\n"))?;
         for sub in ["pki", "config", "logs", "users", "home"] {
