@@ -48,7 +48,13 @@ demo: image ## Show the whole way on a cluster of its own (KEEP=1 leaves it runn
 	@IMAGE=$(image) BINARY=$(stage)/out/external-ip-controller examples/demo
 
 .PHONY: test
-test: test-core test-api test-chaos test-tool test-e2e ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
+test: ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
+	@echo "the image is built meanwhile, for the last of them"
+	@mkdir -p $(target_dir); nice $(MAKE) --no-print-directory image > $(target_dir)/image.log 2>&1 & image=$$!; \
+	trap 'kill $$image 2> /dev/null' EXIT; \
+	$(MAKE) --no-print-directory test-core test-api test-tool || exit; \
+	trap - EXIT; wait $$image || { tail -n 30 $(target_dir)/image.log; exit 1; }
+	@$(MAKE) --no-print-directory test-chaos test-e2e
 
 .PHONY: test-core
 test-core: ## Unit tests and the pure core: no cluster, seconds
@@ -57,7 +63,7 @@ test-core: ## Unit tests and the pure core: no cluster, seconds
 
 .PHONY: test-api
 test-api: ## The product on a real API server with pretended pods
-	@cargo test --quiet --locked --package external-ip-controller --test api
+	@cargo test --quiet --locked --package external-ip-controller --test api -- --test-threads 4
 
 .PHONY: test-chaos
 test-chaos: ## A minute of chaos on a real API server, judged by an oracle of its own

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use external_ip_controller::cli::{Cli, Command, LogFormat};
 use external_ip_controller::{check, cleanup, client, run, tls};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -32,11 +34,21 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
     tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?.block_on(future)
 }
 
+/// `RUST_LOG` as `level` or `target=level,...`: not `EnvFilter`, whose regular expressions nobody needs here.
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let wished = std::env::var("RUST_LOG").unwrap_or_default();
+    let info = || Targets::new().with_default(LevelFilter::INFO);
+    let (filter, invalid) = match wished.parse::<Targets>() {
+        Ok(_) if wished.is_empty() => (info(), None),
+        Ok(filter) => (filter, None),
+        Err(error) => (info(), Some(error)),
+    };
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => lines.with_target(false).with_ansi(false).init(),
-        LogFormat::Json => lines.json().init(),
+        LogFormat::Text => lines.with_target(false).with_ansi(false).finish().with(filter).init(),
+        LogFormat::Json => lines.json().finish().with(filter).init(),
+    }
+    if let Some(error) = invalid {
+        tracing::warn!(%error, "RUST_LOG={wished} is not LEVEL or TARGET=LEVEL,...: logging at info");
     }
 }
