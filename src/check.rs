@@ -22,6 +22,7 @@ pub fn run(args: &Check) -> ExitCode {
                 println!("# {file} is a configuration of external-ip-proxy. It means:");
                 translation.lines().for_each(|line| println!("# {line}"));
             }
+            parsed.settings.notes().iter().for_each(|note| println!("# {note}"));
             println!("{}", settings::render(&parsed.settings));
             ExitCode::SUCCESS
         }

@@ -29,7 +29,7 @@ use crate::serve::listener::Listener;
 use crate::serve::mapping::{self, Mapping};
 use crate::tls::files::Files;
 use crate::tls::leaf::SelfManaged;
-use crate::tls::{self, ServedKey, Verifiers};
+use crate::tls::{self, ServedKey, Trusted, Verifiers};
 use crate::watch::{self as feeds, Watchers};
 use tasks::{Stop, Tasks};
 
@@ -90,6 +90,9 @@ fn read_settings(args: &cli::Run) -> Result<Settings> {
     if parsed.origin_translation.is_some() {
         tracing::info!("{file} is a configuration of external-ip-proxy: `check` shows what it means here");
     }
+    for note in parsed.settings.notes() {
+        tracing::warn!("configuration {file}: {note}");
+    }
     Ok(parsed.settings)
 }
 
@@ -101,6 +104,8 @@ struct Certificates {
     own: Option<Arc<SelfManaged>>,
     /// The registration trusts our CA.
     own_admission: bool,
+    /// For readers of the map; `None` where nobody has said what it is.
+    trusted: Option<Trusted>,
 }
 
 impl Certificates {
@@ -118,12 +123,13 @@ impl Certificates {
             tasks.spawn("certificates", async move { running.run(stop).await });
             own
         });
-        let admission =
+        let (admission, _) =
             Self::source(shared, "admission", &sources.admission, own.as_ref(), tasks, stop).await?;
-        let mapping = Self::source(shared, "mapping", &sources.mapping, own.as_ref(), tasks, stop).await?;
+        let (mapping, trusted) =
+            Self::source(shared, "mapping", &sources.mapping, own.as_ref(), tasks, stop).await?;
         shared.health.expect_key("admission", Arc::clone(&admission));
         shared.health.expect_key("mapping", Arc::clone(&mapping));
-        Ok(Self { admission, mapping, own, own_admission })
+        Ok(Self { admission, mapping, own, own_admission, trusted })
     }
 
     async fn source(
@@ -133,18 +139,18 @@ impl Certificates {
         own: Option<&Arc<SelfManaged>>,
         tasks: &mut Tasks,
         stop: &Stop,
-    ) -> Result<Arc<ServedKey>> {
+    ) -> Result<(Arc<ServedKey>, Option<Trusted>)> {
         match (source, own) {
-            (CertificateSource::Files { certificate, key }, _) => {
-                let files = Arc::new(Files::new(listener, certificate, key, Arc::clone(&shared.metrics)));
+            (CertificateSource::Files(files), _) => {
+                let files = Arc::new(Files::new(listener, files.clone(), Arc::clone(&shared.metrics)));
                 files.load().await.with_context(|| format!("certificate of the {listener} listener"))?;
-                let served = files.served();
+                let found = (files.served(), files.trusted());
                 let stop = stop.all.clone();
                 tasks.spawn("certificate files", async move { files.run(stop).await });
-                Ok(served)
+                Ok(found)
             }
-            (CertificateSource::SelfManaged, Some(own)) => Ok(own.served()),
-            (CertificateSource::SelfManaged, None) => Ok(Arc::default()), // not reached: `own` is made for it
+            (CertificateSource::SelfManaged, Some(own)) => Ok((own.served(), Some(own.trusted()))),
+            (CertificateSource::SelfManaged, None) => Ok(Default::default()), // not reached: `own` is made for it
         }
     }
 }
@@ -172,7 +178,7 @@ fn listen(
         liveness: Arc::clone(&shared.liveness),
         refresh: Arc::clone(&shared.refresh),
         access,
-        authority: certificates.own.as_ref().map(|own| own.authority()),
+        ca: certificates.trusted.clone(),
         metrics: Arc::clone(&shared.metrics),
     });
     let admin = admin::router(Arc::clone(&shared.health), Arc::clone(&shared.metrics));
@@ -232,16 +238,15 @@ fn control(
     let installation = &shared.settings.installation;
     let writer =
         Writer::new(shared.client.clone(), leadership.clone(), installation, Arc::clone(&shared.metrics));
-    let authority = certificates.own.as_ref().map(|own| own.authority());
+    let own_ca = certificates.own.as_ref().filter(|_| certificates.own_admission).map(|own| own.trusted());
     let drain = stop.writing.clone();
     // the lease is given up when nothing is written any more
     tasks.spawn("writers", async move {
         writer.run(planned, reported, drain).await;
         released.cancel();
     });
-    if let (Some(authority), true) = (authority, certificates.own_admission) {
-        let keep =
-            registration::keep_ca_bundle(shared.client.clone(), leadership, authority, stop.writing.clone());
+    if let Some(ca) = own_ca {
+        let keep = registration::keep_ca_bundle(shared.client.clone(), leadership, ca, stop.writing.clone());
         tasks.spawn("registration", keep);
     }
 }
@@ -255,10 +260,9 @@ fn config_maps(
     stop: &Stop,
 ) -> impl Future<Output = ()> + Send + use<> {
     let (reports, mut told) = mpsc::unbounded_channel();
-    let own_mapping = shared.settings.tls.mapping == CertificateSource::SelfManaged;
     let source = Source {
         current: Arc::clone(&shared.current),
-        ca: certificates.own.as_ref().filter(|_| own_mapping).map(|own| own.authority()),
+        ca: certificates.trusted.clone(),
         namespace: shared.namespace.clone(),
     };
     let task = ConfigMaps {

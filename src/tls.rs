@@ -14,9 +14,13 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use tokio::sync::watch;
 
 pub use resolver::ServedKey;
 pub use trusted::Verifiers;
+
+/// What clients of a listener shall trust, PEM, as it changes; `None` until it is known.
+pub type Trusted = watch::Receiver<Option<Arc<str>>>;
 
 /// Makes ring the process's crypto provider. Once, before anything uses TLS; a second call changes nothing.
 pub fn install_provider() {

@@ -52,6 +52,18 @@ impl Settings {
     pub fn cluster(&self, namespace: &str, name: &str) -> Option<&ConfiguredCluster> {
         self.clusters.iter().find(|c| c.namespace == namespace && c.name.as_str() == name)
     }
+
+    /// What is allowed and may still surprise.
+    pub fn notes(&self) -> Vec<&'static str> {
+        let mut notes = Vec::new();
+        if matches!(&self.tls.mapping, CertificateSource::Files(CertificateFiles { ca: None, .. })) {
+            notes.push(
+                "tls.mapping names no ca: there is no ca.crt in the ConfigMaps and nothing at /ca.pem; clients have to get \
+                 the CA from whoever issues the certificate",
+            );
+        }
+        notes
+    }
 }
 
 impl Default for Settings {
@@ -92,13 +104,19 @@ pub enum CertificateSource {
     /// A leaf of our own CA.
     #[default]
     SelfManaged,
-    /// Mounted PEM files, read again on change.
-    Files {
-        /// Certificate chain, leaf first.
-        certificate: PathBuf,
-        /// Private key.
-        key: PathBuf,
-    },
+    /// Mounted files.
+    Files(CertificateFiles),
+}
+
+/// Mounted PEM files, read again on change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// What clients shall trust; `None`: they learn it elsewhere.
+    pub ca: Option<PathBuf>,
 }
 
 /// Limits of the installation, outside the classes.

@@ -35,7 +35,7 @@ use crate::client::call::CallError;
 use crate::constants::{CONFIG_MAP_DEBOUNCE, CONFIG_MAP_DEBOUNCE_MAX};
 use crate::map::{Current, Questions};
 use crate::metrics::Metrics;
-use crate::tls::authority::Authority;
+use crate::tls::Trusted;
 use crate::watch::{Sink, follow};
 use calls::{Trouble, Write};
 use documents::{Builder, Documents};
@@ -83,9 +83,8 @@ impl Report {
 pub struct Source {
     /// What is published.
     pub current: Arc<Current>,
-    /// The self-managed CA of the mapping listener, nothing is written before it is known; `None` where the listener's
-    /// certificate is somebody else's.
-    pub ca: Option<watch::Receiver<Option<Arc<Authority>>>>,
+    /// The CA of the mapping listener, nothing is written before it is known; `None` where nobody has said what it is.
+    pub ca: Option<Trusted>,
     /// The controller's namespace: for the aggregate and the CA.
     pub namespace: String,
 }
@@ -215,7 +214,7 @@ impl<'a> Lead<'a> {
             None => None,
             Some(ca) => match &*ca.borrow() {
                 None => return,
-                Some(authority) => Some(authority.bundle().to_owned()),
+                Some(bundle) => Some(Arc::clone(bundle)),
             },
         };
         let Some(published) = self.task.source.current.load() else { return };
@@ -347,7 +346,7 @@ impl<'a> Lead<'a> {
 }
 
 /// The next CA; never, where there is none to come.
-async fn changed(ca: &mut Option<watch::Receiver<Option<Arc<Authority>>>>) {
+async fn changed(ca: &mut Option<Trusted>) {
     if let Some(receiver) = ca
         && receiver.changed().await.is_ok()
     {

@@ -1,15 +1,14 @@
 //! Keeps the webhook's registration trusting our CA. Only the leader, and only where the CA is ours.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use external_ip_core::names;
 use kube::Client;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{Leadership, Role};
-use crate::tls::authority::{Authority, BundleOutcome, ensure_ca_bundle};
+use crate::tls::Trusted;
+use crate::tls::authority::{BundleOutcome, ensure_ca_bundle};
 
 /// Between two looks though nothing has changed here: somebody may have applied the registration anew, without the
 /// bundle. Until then new pods are not stamped but adopted, so a minute is soon enough.
@@ -17,18 +16,18 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// After a failure or a conflict.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Writes `caBundle` whenever it is not the bundle of `authority`. Ends at `stop`.
+/// Writes `caBundle` whenever it is not `ca`. Ends at `stop`.
 pub async fn keep_ca_bundle(
     client: Client,
     leadership: Leadership,
-    mut authority: watch::Receiver<Option<Arc<Authority>>>,
+    mut ca: Trusted,
     stop: CancellationToken,
 ) {
     let mut role = leadership.changes();
     loop {
         let leading =
             matches!(*role.borrow_and_update(), Role::Leading { .. }) && leadership.is_leading_now();
-        let bundle = authority.borrow_and_update().as_ref().map(|a| a.bundle().to_owned());
+        let bundle = ca.borrow_and_update().clone();
         let pause = match bundle {
             Some(bundle) if leading => look(&client, &bundle).await,
             _ => LOOK_AGAIN,
@@ -36,7 +35,7 @@ pub async fn keep_ca_bundle(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = role.changed() => if changed.is_err() { return },
-            changed = authority.changed() => if changed.is_err() { return },
+            changed = ca.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(pause) => {}
         }
     }

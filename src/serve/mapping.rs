@@ -16,13 +16,12 @@ use axum::routing::get;
 use external_ip_core::names::Key;
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use tokio::sync::watch;
 
 use super::access::{self, Access, Wish};
 use super::problem::Problem;
 use crate::map::{Current, Document, Format, Liveness, Refresh};
 use crate::metrics::Metrics;
-use crate::tls::authority::Authority;
+use crate::tls::Trusted;
 pub use shown::{MAP_POSITION, MAPPING_RESET};
 use shown::{Readers, Shown};
 
@@ -36,8 +35,8 @@ pub struct Mapping {
     pub refresh: Arc<Refresh>,
     /// Who may read.
     pub access: Access,
-    /// For `/ca.pem`; `None` where the certificates come from files.
-    pub authority: Option<watch::Receiver<Option<Arc<Authority>>>>,
+    /// For `/ca.pem`; `None` where nobody has said what it is.
+    pub ca: Option<Trusted>,
     /// Counts requests.
     pub metrics: Arc<Metrics>,
 }
@@ -97,7 +96,7 @@ pub fn router(mapping: Mapping) -> Router {
                 },
             ),
         )
-        .route("/ca.pem", get(async |State(s): State<Arc<Shared>>| s.authority()))
+        .route("/ca.pem", get(async |State(s): State<Arc<Shared>>| s.ca()))
         .fallback(async |State(s): State<Arc<Shared>>, uri: Uri| s.counted("other", Err(no_such_path(&uri))))
         .method_not_allowed_fallback(async |State(s): State<Arc<Shared>>| {
             s.counted("other", Err(only_reading()))
@@ -162,11 +161,10 @@ impl Shared {
         answer
     }
 
-    fn authority(&self) -> Response {
-        let authority = self.mapping.authority.as_ref().map(|a| a.borrow().clone());
-        let answer = match authority {
-            Some(Some(authority)) => {
-                let mut answer = Response::new(Body::from(authority.bundle().to_owned()));
+    fn ca(&self) -> Response {
+        let answer = match self.mapping.ca.as_ref().map(|ca| ca.borrow().clone()) {
+            Some(Some(bundle)) => {
+                let mut answer = Response::new(Body::from(bundle.to_string()));
                 let headers = answer.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file"));
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -175,7 +173,7 @@ impl Shared {
             Some(None) => Err(Problem::unavailable("NotLoadedYet").message("the CA has not been read yet")),
             None => Err(Problem::new(StatusCode::NOT_FOUND, "NoAuthority")
                 .message("this listener's certificate comes from mounted files, whose CA is not known here")
-                .remedy("ask who issues the certificate, for example cert-manager's ca.crt")),
+                .remedy("name it in the configuration: tls.mapping.ca, for example cert-manager's ca.crt")),
         };
         self.counted("ca", answer)
     }

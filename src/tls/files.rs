@@ -1,16 +1,22 @@
-//! Certificates from mounted files, for example cert-manager's. Read again when they change; the last good pair stays.
+//! Certificates from mounted files, for example cert-manager's. Read again when they change; the last good ones stay.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use external_ip_core::settings::CertificateFiles;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, RootCertStore};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use x509_parser::parse_x509_certificate;
 
-use super::authority::seconds;
-use super::{ServedKey, provider};
+use super::authority::{certificate_pem, read_certificates, seconds};
+use super::{ServedKey, Trusted, provider};
 use crate::constants::FILES_POLL;
 use crate::metrics::{Metrics, wall_clock};
 
@@ -51,6 +57,22 @@ pub enum FileError {
         /// Why.
         error: String,
     },
+    /// No CA.
+    #[error("{path}: no readable CA certificate ({error}): it shall hold what clients trust, as PEM; leave ca out where the issuer has none to give", path = path.display())]
+    Authority {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// Whoever trusted this CA could not connect.
+    #[error("{certificate} is not issued by a CA of {ca}: clients that trust the one would refuse the other; mount both from one Secret, or put the issuer's CA there", ca = ca.display(), certificate = certificate.display())]
+    Unrelated {
+        /// CA file.
+        ca: PathBuf,
+        /// Certificate file.
+        certificate: PathBuf,
+    },
     /// Too old.
     #[error("{path}: the certificate expired {days} days ago: have it renewed (cert-manager: look at the Certificate's events), or leave the files out to use the controller's own CA", path = path.display())]
     Expired {
@@ -64,38 +86,45 @@ pub enum FileError {
 /// A listener's mounted certificate.
 pub struct Files {
     listener: &'static str,
-    certificate: PathBuf,
-    key: PathBuf,
+    paths: CertificateFiles,
     served: Arc<ServedKey>,
+    trusted: watch::Sender<Option<Arc<str>>>,
     metrics: Arc<Metrics>,
     /// What was last tried, good or not.
     tried: Mutex<Option<Contents>>,
 }
 
-/// Both files' bytes, as one.
+/// All files' bytes, as one.
 #[derive(PartialEq, Eq)]
 struct Contents {
     certificate: Vec<u8>,
     key: Vec<u8>,
+    ca: Option<Vec<u8>>,
+}
+
+/// What good files mean.
+struct Loaded {
+    pair: CertifiedKey,
+    not_after: i64,
+    /// PEM.
+    trusted: Option<String>,
 }
 
 impl Files {
-    /// The pair for `listener`; nothing is read yet.
-    pub fn new(listener: &'static str, certificate: &Path, key: &Path, metrics: Arc<Metrics>) -> Self {
-        let (certificate, key) = (certificate.to_owned(), key.to_owned());
-        Self {
-            listener,
-            certificate,
-            key,
-            served: Arc::new(ServedKey::new()),
-            metrics,
-            tried: Mutex::default(),
-        }
+    /// Those for `listener`; nothing is read yet.
+    pub fn new(listener: &'static str, paths: CertificateFiles, metrics: Arc<Metrics>) -> Self {
+        let (served, trusted) = (Arc::new(ServedKey::new()), watch::Sender::new(None));
+        Self { listener, paths, served, trusted, metrics, tried: Mutex::default() }
     }
 
     /// What the listener resolves its key from.
     pub fn served(&self) -> Arc<ServedKey> {
         Arc::clone(&self.served)
+    }
+
+    /// The CA; `None` where no file is named for it.
+    pub fn trusted(&self) -> Option<Trusted> {
+        self.paths.ca.as_ref().map(|_| self.trusted.subscribe())
     }
 
     /// Reads the files for the first time. An error here should end the process: nothing has been served yet, and a
@@ -135,14 +164,19 @@ impl Files {
         }
     }
 
-    /// Both files of one moment: read again where the certificate has changed while the key was read.
+    /// All files of one moment: read again where the certificate has changed while the others were read.
     async fn read(&self) -> Result<Contents, FileError> {
-        let mut certificate = bytes(&self.certificate).await?;
+        let paths = &self.paths;
+        let mut certificate = bytes(&paths.certificate).await?;
         loop {
-            let key = bytes(&self.key).await?;
-            let again = bytes(&self.certificate).await?;
+            let key = bytes(&paths.key).await?;
+            let ca = match &paths.ca {
+                Some(path) => Some(bytes(path).await?),
+                None => None,
+            };
+            let again = bytes(&paths.certificate).await?;
             if again == certificate {
-                return Ok(Contents { certificate, key });
+                return Ok(Contents { certificate, key, ca });
             }
             certificate = again;
         }
@@ -155,35 +189,87 @@ impl Files {
     fn serve(&self, contents: Contents) -> Result<(), FileError> {
         let parsed = self.parse(&contents, seconds(wall_clock()));
         *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(contents);
-        let (key, not_after) = parsed?;
+        let Loaded { pair, not_after, trusted } = parsed?;
         self.metrics.certificate(self.listener, not_after);
-        self.served.set(key);
+        // whoever looks for the CA of what is served finds it
+        if let Some(trusted) = trusted {
+            self.trusted.send_if_modified(|known| {
+                let changed = known.as_deref() != Some(&*trusted);
+                *known = Some(trusted.into());
+                changed
+            });
+        }
+        self.served.set(pair);
         Ok(())
     }
 
-    fn parse(&self, contents: &Contents, now: i64) -> Result<(CertifiedKey, i64), FileError> {
+    fn parse(&self, contents: &Contents, now: i64) -> Result<Loaded, FileError> {
+        let paths = &self.paths;
         let bad_certificate =
-            |error: String| FileError::Certificate { path: self.certificate.clone(), error };
+            |error: String| FileError::Certificate { path: paths.certificate.clone(), error };
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&contents.certificate).collect();
         let chain = chain.map_err(|e| bad_certificate(e.to_string()))?;
         let leaf = chain.first().ok_or_else(|| bad_certificate("it has no BEGIN CERTIFICATE".to_owned()))?;
         let (_, x509) = parse_x509_certificate(leaf).map_err(|e| bad_certificate(e.to_string()))?;
         let not_after = x509.validity().not_after.timestamp();
-        let bad_key = |error: String| FileError::Key { path: self.key.clone(), error };
+        let bad_key = |error: String| FileError::Key { path: paths.key.clone(), error };
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|e| bad_key(e.to_string()))?;
         let signer = provider().key_provider.load_private_key(key).map_err(|e| bad_key(e.to_string()))?;
         let pair = CertifiedKey::new(chain, signer);
         pair.keys_match().map_err(|error| FileError::Mismatch {
-            certificate: self.certificate.clone(),
-            key: self.key.clone(),
+            certificate: paths.certificate.clone(),
+            key: paths.key.clone(),
             error: error.to_string(),
         })?;
         if not_after <= now {
             let days = (now - not_after) / (24 * 3600);
-            return Err(FileError::Expired { path: self.certificate.clone(), days });
+            return Err(FileError::Expired { path: paths.certificate.clone(), days });
         }
-        Ok((pair, not_after))
+        let trusted = match (&paths.ca, &contents.ca) {
+            (Some(path), Some(bytes)) => Some(self.authority(path, bytes, &pair, now)?),
+            _ => None,
+        };
+        Ok(Loaded { pair, not_after, trusted })
     }
+
+    /// The certificates of the CA file and nothing else of it, as PEM.
+    fn authority(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        pair: &CertifiedKey,
+        now: i64,
+    ) -> Result<String, FileError> {
+        let unreadable = |error: String| FileError::Authority { path: path.to_owned(), error };
+        let text = std::str::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))?;
+        let certificates = read_certificates(text).map_err(unreadable)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|e| unreadable(e.to_string()))?;
+        }
+        if is_unrelated(pair, &roots, now) {
+            let certificate = self.paths.certificate.clone();
+            return Err(FileError::Unrelated { ca: path.to_owned(), certificate });
+        }
+        Ok(certificates.iter().map(|der| certificate_pem(der)).collect())
+    }
+}
+
+/// Whether nobody who trusts `roots` can accept the pair. Other faults (a use that is not allowed, a path too long) are
+/// for clients to judge, which differ in that.
+fn is_unrelated(pair: &CertifiedKey, roots: &RootCertStore, now: i64) -> bool {
+    let Some((leaf, intermediates)) = pair.cert.split_first() else { return true };
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
+    let algorithms = provider().signature_verification_algorithms.all;
+    let verified = ParsedCertificate::try_from(leaf).and_then(|leaf| {
+        verify_server_cert_signed_by_trust_anchor(&leaf, roots, intermediates, now, algorithms)
+    });
+    matches!(
+        verified,
+        Err(rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature
+        ))
+    )
 }
 
 async fn bytes(path: &Path) -> Result<Vec<u8>, FileError> {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::authority::{Authority, AuthorityError, seconds, set_life};
 use super::rotation::{self, Step};
 use super::secret::{self, Secret};
-use super::{ServedKey, Verifiers, provider};
+use super::{ServedKey, Trusted, Verifiers, provider};
 use crate::constants::{AUTHORITY_POLL, AUTHORITY_RETRY, BUNDLE_SETTLES, LEAF_LIFE};
 use crate::metrics::{Metrics, wall_clock};
 
@@ -97,7 +97,8 @@ pub struct SelfManaged {
     metrics: Arc<Metrics>,
     fixed: BTreeSet<String>,
     outside: watch::Sender<BTreeSet<String>>,
-    authority: watch::Sender<Option<Arc<Authority>>>,
+    authority: Mutex<Option<Arc<Authority>>>,
+    trusted: watch::Sender<Option<Arc<str>>>,
     leaf: Mutex<Option<Current>>,
     verifiers: Verifiers,
     /// The next CA and since when everybody knows it.
@@ -130,7 +131,8 @@ impl SelfManaged {
             metrics,
             fixed: names,
             outside: watch::Sender::new(BTreeSet::new()),
-            authority: watch::Sender::new(None),
+            authority: Mutex::new(None),
+            trusted: watch::Sender::new(None),
             leaf: Mutex::new(None),
             verifiers,
             known: Mutex::new(None),
@@ -152,9 +154,14 @@ impl SelfManaged {
         });
     }
 
-    /// The CA in use, as it changes; `None` until it is known. For `/ca.pem`, the ConfigMaps and the registration.
-    pub fn authority(&self) -> watch::Receiver<Option<Arc<Authority>>> {
-        self.authority.subscribe()
+    /// For `/ca.pem`, the ConfigMaps and the registration.
+    pub fn trusted(&self) -> Trusted {
+        self.trusted.subscribe()
+    }
+
+    /// The CA in use; `None` until it is known.
+    fn authority(&self) -> Option<Arc<Authority>> {
+        self.authority.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Obtains the CA and keeps a leaf served until `shutdown`. Failures are logged when they change and tried again;
@@ -183,14 +190,15 @@ impl SelfManaged {
     /// Looks at the Secret, makes a new leaf where one is due, and takes a rotation's next step. Says when to look again.
     async fn renew(&self) -> Result<Duration, String> {
         let now = seconds(wall_clock());
-        let current = self.authority.borrow().clone();
+        let current = self.authority();
         let found = secret::obtain(&self.client, &self.namespace, current.as_deref(), now).await;
         let (authority, secret) = match (found, current) {
             (Ok(found), Some(current)) if found.authority.is(&current) => (current, found.secret),
             (Ok(found), _) => {
                 let authority = Arc::new(found.authority);
                 self.metrics.certificate("authority", authority.not_after());
-                self.authority.send_replace(Some(Arc::clone(&authority)));
+                *self.authority.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&authority));
+                self.trusted.send_replace(Some(authority.bundle().into()));
                 (authority, found.secret)
             }
             // the API server away or the Secret broken: leafs of the CA in memory go on being good
@@ -258,8 +266,7 @@ impl SelfManaged {
     /// the sender is gone.
     async fn reissue_on_change(&self, outside: &mut watch::Receiver<BTreeSet<String>>) {
         while outside.changed().await.is_ok() {
-            let authority = self.authority.borrow().clone();
-            let Some(authority) = authority else { continue };
+            let Some(authority) = self.authority() else { continue };
             if self.reissue(&authority, seconds(wall_clock())).is_err() {
                 return;
             }

@@ -22,7 +22,9 @@ fn every_file_of_the_golden_folder_has_its_result() {
                     assert_eq!(parse(&text).unwrap().settings, parsed.settings, "{case}: {text}");
                     format!("TRANSLATED\n{text}\n")
                 });
-                format!("{translation}IN FORCE\n{in_force}")
+                let notes: String =
+                    parsed.settings.notes().iter().flat_map(|note| ["NOTE ", note, "\n"]).collect();
+                format!("{translation}{notes}IN FORCE\n{in_force}")
             }
         };
         assert_golden(&format!("configuration/{case}.result"), &result);

@@ -8,7 +8,8 @@ use super::reader::{ConfigError, Field, Findings, quote};
 use super::rules::{is_dns_label, is_label_value, is_qualified_name};
 use super::yaml::{self, Node, Place, Value};
 use super::{
-    Access, CertificateSource, Class, ConfiguredCluster, DEFAULT_CLASS, Limits, Settings, Tls, class, origin,
+    Access, CertificateFiles, CertificateSource, Class, ConfiguredCluster, DEFAULT_CLASS, Limits, Settings,
+    Tls, class, origin,
 };
 use crate::demand::PORTS_MAX;
 use crate::names::{self, ClusterName};
@@ -118,31 +119,45 @@ fn settings(root: &Node) -> Result<Settings, ConfigError> {
 
 fn tls(field: &Field<'_>, findings: &mut Findings) -> Tls {
     let mut table = field.table(findings);
-    let mut source = |name, findings: &mut Findings| {
-        table.take(name).map_or(CertificateSource::SelfManaged, |f| certificate_source(&f, findings))
-    };
-    let tls = Tls { admission: source("admission", findings), mapping: source("mapping", findings) };
+    let mut tls = Tls::default();
+    if let Some(field) = table.take("admission") {
+        tls.admission = certificate_source(&field, findings);
+        if matches!(&tls.admission, CertificateSource::Files(files) if files.ca.is_some()) {
+            let rule =
+                "nobody would read this ca: the API server trusts caBundle of the webhook's registration";
+            findings.report(
+                &field,
+                rule,
+                "leave ca out; whoever makes the files writes caBundle, as cert-manager does",
+            );
+        }
+    }
+    if let Some(field) = table.take("mapping") {
+        tls.mapping = certificate_source(&field, findings);
+    }
     table.finish(findings);
     tls
 }
 
-/// `selfManaged`, or two files.
+/// `selfManaged`, or files.
 fn certificate_source(field: &Field<'_>, findings: &mut Findings) -> CertificateSource {
     if matches!(field.node.value, Value::Text(_)) {
         field.choice(&[("selfManaged", ())], findings);
         return CertificateSource::SelfManaged;
     }
     let mut table = field.table(findings);
-    let mut path = |name, findings: &mut Findings| {
+    let path = |field: Field<'_>, findings: &mut Findings| {
         let rule = ("a path", "write the path of a PEM file");
-        table
-            .require(name, "give both certificate and key, or write selfManaged", findings)
-            .and_then(|f| f.text_that_is(|text| !text.is_empty(), rule, findings))
-            .map_or_else(PathBuf::new, PathBuf::from)
+        field.text_that_is(|text| !text.is_empty(), rule, findings).map(PathBuf::from)
     };
-    let (certificate, key) = (path("certificate", findings), path("key", findings));
+    let mut required = |name, findings: &mut Findings| {
+        let field = table.require(name, "give both certificate and key, or write selfManaged", findings);
+        field.and_then(|field| path(field, findings)).unwrap_or_default()
+    };
+    let (certificate, key) = (required("certificate", findings), required("key", findings));
+    let ca = table.take("ca").and_then(|field| path(field, findings));
     table.finish(findings);
-    CertificateSource::Files { certificate, key }
+    CertificateSource::Files(CertificateFiles { certificate, key, ca })
 }
 
 fn limits(field: &Field<'_>, findings: &mut Findings) -> Limits {

@@ -7,7 +7,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::class::exposure_word;
-use super::{Access, CertificateSource, Class, ConfiguredCluster, Retention, Settings, duration};
+use super::{
+    Access, CertificateFiles, CertificateSource, Class, ConfiguredCluster, Retention, Settings, duration,
+};
 use crate::objects::{PortRef, PortSpec};
 
 /// The configuration in force; [`super::parse`] reads the same settings from it.
@@ -63,13 +65,20 @@ struct TlsFile<'s> {
 #[serde(untagged)]
 enum SourceFile<'s> {
     Word(&'static str),
-    Files { certificate: &'s Path, key: &'s Path },
+    Files {
+        certificate: &'s Path,
+        key: &'s Path,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ca: Option<&'s Path>,
+    },
 }
 
 fn source(source: &CertificateSource) -> SourceFile<'_> {
     match source {
         CertificateSource::SelfManaged => SourceFile::Word("selfManaged"),
-        CertificateSource::Files { certificate, key } => SourceFile::Files { certificate, key },
+        CertificateSource::Files(CertificateFiles { certificate, key, ca }) => {
+            SourceFile::Files { certificate, key, ca: ca.as_deref() }
+        }
     }
 }
 

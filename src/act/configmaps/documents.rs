@@ -53,14 +53,14 @@ struct Text {
 impl Document {
     /// `texts` as they are rendered, dropped where they are too large together with `ca`.
     fn new(cluster: Option<&str>, texts: Vec<(&'static str, String)>, ca: Option<&str>) -> Self {
-        let ca = ca.map(|bundle| (CONFIG_MAP_KEY, bundle.to_owned()));
-        let size: usize = texts.iter().chain(&ca).map(|(_, text)| text.len()).sum();
+        let size: usize = texts.iter().map(|(_, text)| text.len()).sum::<usize>() + ca.map_or(0, str::len);
         let too_large = (size > TOO_LARGE).then_some(size);
         let mut data: BTreeMap<_, _> = texts
             .into_iter()
             .map(|(key, text)| (key, too_large.is_none().then(|| Text::new(text))))
             .collect();
-        data.extend(ca.map(|(key, text)| (key, Some(Text::new(text)))));
+        // one that is not known any more must not be trusted any longer
+        data.insert(CONFIG_MAP_KEY, ca.map(|bundle| Text::new(bundle.to_owned())));
         Self { cluster: cluster.map(str::to_owned), may_be_made: true, size, too_large, data }
     }
 

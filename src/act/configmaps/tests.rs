@@ -127,11 +127,7 @@ impl Bench {
         Self::on(Arc::default(), LONG, None)
     }
 
-    fn on(
-        server: Arc<Mutex<Server>>,
-        leads: Duration,
-        ca: Option<watch::Receiver<Option<Arc<Authority>>>>,
-    ) -> Self {
+    fn on(server: Arc<Mutex<Server>>, leads: Duration, ca: Option<Trusted>) -> Self {
         let (client, mut fake) = Fake::new();
         let answering = {
             let server = Arc::clone(&server);
@@ -399,10 +395,27 @@ async fn the_ca_lies_beside_every_document_and_nothing_is_written_before_it_is_k
     let bench = Bench::on(Arc::default(), LONG, Some(ca));
     bench.publish([cluster("data", "a", 1)]);
     assert!(bench.writes().await.is_empty());
-    let authority = Arc::new(Authority::generate(1_800_000_000).unwrap());
-    tx.send_replace(Some(Arc::clone(&authority)));
+    tx.send_replace(Some("PEM".into()));
     bench.writes().await;
     for path in [OF_A, AGGREGATE, "/api/v1/namespaces/here/configmaps/external-ip-ca"] {
-        assert_eq!(bench.object(path)["data"]["ca.crt"], authority.bundle(), "{path}");
+        assert_eq!(bench.object(path)["data"]["ca.crt"], "PEM", "{path}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_that_nobody_names_any_more_is_taken_away() {
+    let (_tx, ca) = watch::channel(Some("PEM".into()));
+    let api = Arc::default();
+    let bench = Bench::on(Arc::clone(&api), LONG, Some(ca));
+    bench.publish([cluster("data", "a", 1)]);
+    bench.writes().await;
+    drop(bench);
+    let bench = Bench::on(api, LONG, None);
+    bench.publish([cluster("data", "a", 1)]);
+    bench.writes().await;
+    for path in [OF_A, AGGREGATE] {
+        assert!(bench.object(path)["data"]["mapping.yaml"].is_string(), "{path}");
+        assert!(bench.object(path)["data"]["ca.crt"].is_null(), "{path}");
+    }
+    assert!(bench.object("/api/v1/namespaces/here/configmaps/external-ip-ca").is_null());
 }

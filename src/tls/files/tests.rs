@@ -18,7 +18,7 @@ impl Mount {
         let path = std::env::temp_dir().join(format!("external-ip-files-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
-        for file in ["tls.crt", "tls.key"] {
+        for file in ["tls.crt", "tls.key", "ca.crt"] {
             symlink(Path::new("..data").join(file), path.join(file)).unwrap();
         }
         Self(path)
@@ -26,18 +26,29 @@ impl Mount {
 
     /// Swaps the contents in one step, as a kubelet does.
     fn swap(&self, version: &str, certificate: &str, key: &str) {
+        self.swap_all(version, certificate, key, "");
+    }
+
+    fn swap_all(&self, version: &str, certificate: &str, key: &str, ca: &str) {
         let directory = self.0.join(version);
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("tls.crt"), certificate).unwrap();
         fs::write(directory.join("tls.key"), key).unwrap();
+        fs::write(directory.join("ca.crt"), ca).unwrap();
         let link = self.0.join("..data_tmp");
         symlink(version, &link).unwrap();
         fs::rename(link, self.0.join("..data")).unwrap();
     }
 
     fn files(&self) -> Files {
+        self.files_with(None)
+    }
+
+    fn files_with(&self, ca: Option<&str>) -> Files {
         let metrics = Metrics::new(Arc::new(Current::new()), Arc::new(Liveness::new()));
-        Files::new("mapping", &self.0.join("tls.crt"), &self.0.join("tls.key"), Arc::new(metrics))
+        let file = |name: &str| self.0.join(name);
+        let files = CertificateFiles { certificate: file("tls.crt"), key: file("tls.key"), ca: ca.map(file) };
+        Files::new("mapping", files, Arc::new(metrics))
     }
 }
 
@@ -163,4 +174,66 @@ async fn files_that_cannot_be_used_at_start_say_which_and_what_to_do() {
     mount.swap("..4", &reversed, &key);
     let text = failure().await;
     assert!(text.contains("does not belong to the first certificate"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ca_is_told_without_what_else_its_file_holds_and_follows_the_certificate() {
+    let (mount, old, new) = (Mount::new("ca"), authority(), authority());
+    let (certificate, key) = pair(&old, 3600);
+    mount.swap_all(
+        "..1",
+        &certificate,
+        &key,
+        &format!("the CA, and its key\n{}{}", old.key_pem(), old.bundle()),
+    );
+    let files = mount.files_with(Some("ca.crt"));
+    let mut trusted = files.trusted().unwrap();
+    files.load().await.unwrap();
+    assert_eq!(trusted.borrow_and_update().as_deref(), Some(old.bundle()));
+    let (files, running) = follow(files);
+    let (renewed, key) = pair(&old, 7200);
+    mount.swap_all("..2", &renewed, &key, old.bundle());
+    let first = files.served().get().unwrap();
+    until(|| !Arc::ptr_eq(&first, &files.served().get().unwrap())).await;
+    assert!(!trusted.has_changed().unwrap(), "the same CA is no news");
+    let (certificate, key) = pair(&new, 3600);
+    let both = format!("{}{}", old.bundle(), new.bundle());
+    mount.swap_all("..3", &certificate, &key, &both);
+    until(|| trusted.has_changed().unwrap()).await;
+    assert_eq!(trusted.borrow_and_update().as_deref(), Some(&*both));
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_that_did_not_issue_the_certificate_keeps_all_that_was_good() {
+    let (mount, authority) = (Mount::new("unrelated"), authority());
+    let (certificate, key) = pair(&authority, 3600);
+    mount.swap_all("..1", &certificate, &key, authority.bundle());
+    let files = mount.files_with(Some("ca.crt"));
+    files.load().await.unwrap();
+    let (good, trusted) = (files.served().get().unwrap(), files.trusted().unwrap());
+    let (files, running) = follow(files);
+    let (renewed, key) = pair(&authority, 7200);
+    mount.swap_all("..2", &renewed, &key, crate::tls::testing::authority().bundle());
+    let refused =
+        || files.metrics.text().contains("certificate_reload_failures_total{certificate=\"mapping\"} 1\n");
+    until(refused).await;
+    assert!(Arc::ptr_eq(&good, &files.served().get().unwrap()));
+    assert_eq!(trusted.borrow().as_deref(), Some(authority.bundle()));
+    running.abort();
+}
+
+#[tokio::test]
+async fn a_ca_file_that_cannot_be_used_at_start_says_what_to_do() {
+    let (mount, authority) = (Mount::new("ca-start"), authority());
+    let (certificate, key) = pair(&authority, 3600);
+    mount.swap_all("..1", &certificate, &key, "");
+    let failure = mount.files_with(Some("ca.crt")).load().await.unwrap_err().to_string();
+    assert!(
+        failure.contains("ca.crt: no readable CA certificate") && failure.contains("leave ca out"),
+        "{failure}"
+    );
+    mount.swap_all("..2", &certificate, &key, crate::tls::testing::authority().bundle());
+    let failure = mount.files_with(Some("ca.crt")).load().await.unwrap_err().to_string();
+    assert!(failure.contains("is not issued by a CA of") && failure.contains("from one Secret"), "{failure}");
 }

@@ -99,7 +99,7 @@ impl Replica {
     }
 
     fn bundle(&self) -> String {
-        self.managed.authority().borrow().as_ref().unwrap().bundle().to_owned()
+        self.managed.trusted().borrow().as_deref().unwrap().to_owned()
     }
 
     fn leaf(&self) -> Vec<u8> {

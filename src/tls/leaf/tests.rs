@@ -103,12 +103,13 @@ async fn a_new_load_balancer_address_is_in_the_next_handshake_and_open_connectio
         let managed = Arc::clone(&managed);
         async move { managed.run(CancellationToken::new()).await }
     });
-    let mut known = managed.authority();
+    let mut known = managed.trusted();
     server.next().await.ok(&json!({"metadata": {"resourceVersion": "1"}}));
     let write = server.next().await;
     assert_eq!((write.method.as_str(), &write.body["metadata"]["resourceVersion"]), ("PATCH", &json!("1")));
     write.ok(&json!({}));
-    let authority = known.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    known.wait_for(Option::is_some).await.unwrap();
+    let authority = managed.authority().unwrap();
     let address = listen(&managed);
     // the CA is told before the first leaf is made: a client may be that fast
     while managed.served().problem().is_some() {

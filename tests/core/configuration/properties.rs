@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use external_ip_core::settings::{
-    Access, Await, CertificateSource, Class, ConfiguredCluster, DEFAULT_CLASS, Limits, Retention,
-    ServiceTemplate, Settings, Shared, Tls, parse, render,
+    Access, Await, CertificateFiles, CertificateSource, Class, ConfiguredCluster, DEFAULT_CLASS, Limits,
+    Retention, ServiceTemplate, Settings, Shared, Tls, parse, render,
 };
 use proptest::option::of;
 use proptest::prelude::*;
@@ -105,11 +105,12 @@ fn class() -> impl Strategy<Value = Class> {
     )
 }
 
-fn source() -> impl Strategy<Value = CertificateSource> {
-    of(("[ -~]{1,20}", "/[a-z]{1,9}")).prop_map(|files| match files {
+fn source(ca: impl Strategy<Value = Option<PathBuf>>) -> impl Strategy<Value = CertificateSource> {
+    of(("[ -~]{1,20}", "/[a-z]{1,9}", ca)).prop_map(|files| match files {
         None => CertificateSource::SelfManaged,
-        Some((certificate, key)) => {
-            CertificateSource::Files { certificate: PathBuf::from(certificate), key: PathBuf::from(key) }
+        Some((certificate, key, ca)) => {
+            let (certificate, key) = (PathBuf::from(certificate), PathBuf::from(key));
+            CertificateSource::Files(CertificateFiles { certificate, key, ca })
         }
     })
 }
@@ -121,7 +122,8 @@ fn settings() -> impl Strategy<Value = Settings> {
         0..4,
     );
     let classes = prop::collection::btree_map(word(), class(), 0..3);
-    (word(), any::<bool>(), source(), source(), 1_u32..5000, class(), classes, clusters).prop_map(
+    let (admission, mapping) = (source(Just(None)), source(of("/[a-z]{1,9}".prop_map(PathBuf::from))));
+    (word(), any::<bool>(), admission, mapping, 1_u32..5000, class(), classes, clusters).prop_map(
         |(installation, open, admission, mapping, limit, default, mut classes, clusters)| {
             classes.insert(DEFAULT_CLASS.to_owned(), Class { namespaces: vec![], ..default });
             let clusters = clusters.into_iter().map(|((namespace, name), ports)| ConfiguredCluster {
