@@ -204,3 +204,15 @@ pub const REVIEW_RETRY: Duration = Duration::from_secs(2);
 
 /// Longest bearer token. Tokens of service accounts have about 1 kB, those of identity providers a few.
 pub const TOKEN_BYTES: usize = 12 << 10;
+
+/// Between two looks at the webhook's registration though nothing has changed here: somebody may have applied it anew,
+/// without the bundle. Until then new pods are not stamped but adopted, against one GET per look.
+pub const REGISTRATION_POLL: Duration = Duration::from_secs(60);
+
+/// After a look that failed, or another writer's change. Less than [`REGISTRATION_POLL`]: the API server is there again
+/// sooner.
+pub const REGISTRATION_RETRY: Duration = Duration::from_secs(2);
+
+/// How often the log repeats that there is no registration. Many of [`REGISTRATION_POLL`]: who runs without a webhook
+/// on purpose keeps a readable log, who does not finds the line within the last hour.
+pub const REGISTRATION_REMINDER: Duration = Duration::from_secs(3600);

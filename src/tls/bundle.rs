@@ -49,15 +49,9 @@ struct ClientConfig {
 
 /// Makes the MutatingWebhookConfiguration `name` trust `bundle` (PEM), in all its webhooks. Writes that field and
 /// nothing else, only where it differs, and only if nobody has changed the object since it was read. For the leader.
-/// A registration that is missing is logged and is no error: run by hand, there may be none.
+/// A registration that is missing is no error: run by hand, there may be none.
 pub async fn ensure_ca_bundle(client: &Client, name: &str, bundle: &str) -> Result<BundleOutcome, CallError> {
-    let Some(found) = read(client, name).await? else {
-        tracing::warn!(
-            "MutatingWebhookConfiguration {name} does not exist, so new pods are not stamped but adopted \
-             afterwards: apply the manifests, or register the webhook by URL with the CA of /ca.pem"
-        );
-        return Ok(BundleOutcome::Missing);
-    };
+    let Some(found) = read(client, name).await? else { return Ok(BundleOutcome::Missing) };
     let wanted = BASE64.encode(bundle.as_bytes());
     let version = found.metadata.resource_version;
     let mut operations = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];

@@ -47,6 +47,15 @@ pub(super) enum SecretError {
         /// What the API server says.
         error: CallError,
     },
+    /// Nothing can be created in a namespace that is not there.
+    #[error(
+        "Secret {namespace}/{}: there is no namespace '{namespace}': apply the manifests, or say with --namespace (POD_NAMESPACE) where they are installed",
+        names::CA_SECRET
+    )]
+    NoNamespace {
+        /// Which.
+        namespace: String,
+    },
     /// No answer, or another one than expected.
     #[error("Secret {namespace}/{}: {error}", names::CA_SECRET)]
     Call {
@@ -136,6 +145,9 @@ pub(super) async fn obtain(
                 tracing::info!("{what} Secret {namespace}/{}", names::CA_SECRET);
                 let authority = Authority::parse(&certificates, &key, now).map_err(unusable)?;
                 return Ok(Stored { authority, secret: None });
+            }
+            Err(error) if verb == "create" && error.code() == Some(404) => {
+                return Err(SecretError::NoNamespace { namespace: namespace.to_owned() });
             }
             // somebody else was first, or made it, or took it away: look again
             Err(error) if matches!(error.code(), Some(404 | 409)) => {}

@@ -116,3 +116,16 @@ async fn a_missing_right_is_named() {
     let error = error.await.unwrap_err().to_string();
     assert!(error.contains("not allowed to create it") && error.contains("apply the manifests"), "{error}");
 }
+
+#[tokio::test]
+async fn a_missing_namespace_is_named_at_the_first_attempt() {
+    let error = obtained(None, async |server| {
+        takes(server, "GET", PATH).await.fail(404, "NotFound");
+        takes(server, "POST", "/api/v1/namespaces/ns/secrets").await.fail(404, "NotFound");
+    });
+    let error = error.await.unwrap_err().to_string();
+    assert!(
+        error.contains("no namespace 'ns': apply the manifests") && error.contains("--namespace"),
+        "{error}"
+    );
+}
