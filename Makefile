@@ -89,8 +89,15 @@ test-origin-clients: ## Part of test-e2e that needs no cluster: SnakeYAML and Go
 .PHONY: lint
 lint: ## Format, clippy, generated files
 	@cargo fmt --all -- --check
+	@cargo fmt --manifest-path fuzz/Cargo.toml -- --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@manifests/generate --check
+
+# How long for each target; CI takes 8.
+SECONDS_EACH ?= 300
+.PHONY: fuzz
+fuzz: ## Fuzz what reads input from outside (SECONDS_EACH=300, needs a C++ compiler)
+	@fuzz/run $(SECONDS_EACH)
 
 .PHONY: nightly
 nightly: ## What is too long for every change: more random histories
