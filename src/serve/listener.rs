@@ -203,7 +203,7 @@ async fn room_for_one(
         return Ok(permit);
     }
     // what is ended gives its permit back a moment later; so there are never more than the cap
-    places.evict();
+    places.limit(limits.connections);
     Arc::clone(room).acquire_owned().await
 }
 

@@ -82,9 +82,11 @@ impl Places {
         Place { places: Arc::clone(self), number, evicted }
     }
 
-    /// Ends the connection that is least of use. `false` where there is none.
-    pub(super) fn evict(&self) -> bool {
-        self.evict_of(|_| true)
+    /// Ends the connection that is least of use, where there are `limit`. Those that were ended and are not gone yet do
+    /// not count: they make room by themselves, and nobody else has to.
+    pub(super) fn limit(&self, limit: usize) -> bool {
+        let full = self.entries().held.len() >= limit;
+        full && self.evict_of(|_| true)
     }
 
     /// Ends a handshake where there are `limit` or more: one that dawdles, as an honest client is through in
@@ -185,7 +187,7 @@ mod tests {
     /// In which order they are ended.
     fn order(places: &Places, held: &[Place]) -> Vec<usize> {
         let mut order = Vec::new();
-        while places.evict() {
+        while places.limit(1) {
             order.extend(
                 (0..held.len())
                     .filter(|n| held[*n].evicted.is_cancelled() && !order.contains(n))
@@ -240,6 +242,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn whoever_was_told_to_go_counts_no_more_though_it_is_still_there() {
+        let (places, held) =
+            arriving(&[(1, Doing::Handshake), (1, Doing::Handshake), (2, Doing::Idle)]).await;
+        places.limit_handshakes(2);
+        assert!(held[0].evicted.is_cancelled());
+        assert!(!places.limit(3), "a place is about to be free");
+        assert!(!held[2].evicted.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_only_when_the_last_of_its_requests_has_ended() {
         let (_places, held) = arriving(&[(1, Doing::Request)]).await;
         held[0].request_begins();
@@ -253,10 +265,10 @@ mod tests {
     async fn a_place_that_was_given_back_or_taken_away_is_nobodys() {
         let (places, mut held) = arriving(&[(1, Doing::Idle), (1, Doing::Idle)]).await;
         held.remove(0);
-        assert!(places.evict() && held[0].evicted.is_cancelled());
+        assert!(places.limit(1) && held[0].evicted.is_cancelled());
         let later = places.take(IpAddr::from([192, 0, 2, 1]));
         held.clear();
-        assert!(places.evict() && later.evicted.is_cancelled(), "a late drop takes no other place away");
-        assert!(!places.evict());
+        assert!(places.limit(1) && later.evicted.is_cancelled(), "a late drop takes no other place away");
+        assert!(!places.limit(1));
     }
 }
