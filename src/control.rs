@@ -182,7 +182,7 @@ impl Control {
         let Some(planner) = &mut self.planner else { return };
         // a delete is a decision from what was not seen: nothing is decided while a watch is silent
         if !self.inputs.liveness.is_live() {
-            return;
+            return planner.pause();
         }
         for action in planner.plan(&self.state, now) {
             // the writer ends only with the process

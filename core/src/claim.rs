@@ -59,7 +59,8 @@ fn claim<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Claim<'a> {
     }
 }
 
-/// An identity made from a name belongs to the pod of that name; an anonymous one to the oldest pod that carries it.
+/// An identity made from a name belongs to the pod of that name; an anonymous one to the pod whose UID it was made from,
+/// else to the oldest pod that carries it.
 fn is_rightful(state: &State, id: &str, cluster: &Key, pod: &Pod) -> bool {
     if id == names::pod_id_of_name(&cluster.name, &pod.key.name) {
         return true;
@@ -69,8 +70,10 @@ fn is_rightful(state: &State, id: &str, cluster: &Key, pod: &Pod) -> bool {
         let claimants = state.claimants(&cluster.namespace, id);
         claimants.filter(|p| state.cluster_of(p).as_ref() == Some(cluster))
     };
-    let oldest = || members().min_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
-    of_cluster && names::is_anonymous(id) && oldest().is_some_and(|p| p.uid == pod.uid)
+    // labelling the one it was made from would give it the same identity again
+    let rank = |p: &Pod| (id != names::pod_id_of_seed(&cluster.name, &p.uid), p.created, p.uid.clone());
+    let owner = || members().min_by(|a, b| rank(a).cmp(&rank(b)));
+    of_cluster && names::is_anonymous(id) && owner().is_some_and(|p| p.uid == pod.uid)
 }
 
 fn demand_of<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Result<Demand<'a>, Reason> {

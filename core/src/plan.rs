@@ -16,6 +16,7 @@ use crate::action::{Action, Outcome};
 use crate::claim::{self, Claim};
 use crate::names::{self, Key};
 use crate::objects::Service;
+use crate::reason::Code;
 use crate::service::SlotService;
 use crate::settings::{DEFAULT_CLASS, Retention};
 use crate::state::State;
@@ -40,6 +41,8 @@ pub struct Now {
 pub struct Planner {
     touched: BTreeSet<Key>,
     wakes: BTreeMap<Key, Duration>,
+    /// Clusters that wait at a limit they share with others.
+    waiting: BTreeSet<Key>,
     memory: Memory,
 }
 
@@ -54,6 +57,12 @@ impl Planner {
         self.touched.extend(clusters);
     }
 
+    /// Nothing is planned for now, because what is known is too old. What was free before may have been in use, and shown,
+    /// meanwhile: rest and retention start over, so addresses are kept longer, never shorter.
+    pub fn pause(&mut self) {
+        self.memory.forget_free();
+    }
+
     /// When there may be something to plan though nothing changes.
     pub fn next_wake(&self) -> Option<Duration> {
         self.wakes.values().min().copied()
@@ -65,16 +74,19 @@ impl Planner {
         let due: Vec<Key> =
             self.wakes.iter().filter(|(_, at)| **at <= now.monotonic).map(|(k, _)| k.clone()).collect();
         self.touched.extend(due);
-        self.memory.forget_seen(state, now.monotonic);
+        if self.memory.forget_seen(state, now.monotonic) {
+            self.touched.append(&mut self.waiting);
+        }
         let mut actions = Vec::new();
         for cluster in std::mem::take(&mut self.touched) {
             self.wakes.remove(&cluster);
+            self.waiting.remove(&cluster);
             let mut plan = ClusterPlan::new(state, &mut self.memory, &cluster, now);
             plan.run();
             actions.append(&mut plan.actions);
-            if let Some(at) = plan.wake {
-                self.wakes.insert(cluster, at);
-            }
+            let (wake, waits) = (plan.wake, plan.waits);
+            self.wakes.extend(wake.map(|at| (cluster.clone(), at)));
+            self.waiting.extend(waits.then_some(cluster));
         }
         actions
     }
@@ -83,6 +95,9 @@ impl Planner {
     pub fn settle(&mut self, action: &Action, outcome: &Outcome, now: Now) {
         if let Some(cluster) = self.memory.settle(action, outcome, now.monotonic) {
             self.touched.insert(cluster);
+            if matches!(action, Action::CreateService(_)) {
+                self.touched.append(&mut self.waiting);
+            }
         }
     }
 }
@@ -95,11 +110,12 @@ struct ClusterPlan<'a> {
     now: Now,
     actions: Vec<Action>,
     wake: Option<Duration>,
+    waits: bool,
 }
 
 impl<'a> ClusterPlan<'a> {
     fn new(state: &'a State, memory: &'a mut Memory, cluster: &'a Key, now: Now) -> Self {
-        Self { state, memory, cluster, now, actions: Vec::new(), wake: None }
+        Self { state, memory, cluster, now, actions: Vec::new(), wake: None, waits: false }
     }
 
     fn run(&mut self) {
@@ -108,6 +124,8 @@ impl<'a> ClusterPlan<'a> {
         let assignment =
             assign::assign(self.state, self.memory, self.cluster, &claims, &slots, self.now.monotonic);
         self.wake_at(assignment.wake);
+        let shared = |code| matches!(code, Code::NamespaceLimit | Code::InstallationLimit);
+        self.waits = assignment.refused.iter().any(|(_, reason)| shared(reason.code));
         self.label(&claims);
         for (claim, number) in &assignment.held {
             self.keep(&claims[*claim], &slots[number]);
@@ -117,6 +135,8 @@ impl<'a> ClusterPlan<'a> {
         }
         self.release(&slots, &assignment);
         self.notify(&claims, &assignment);
+        // every time: whoever looks at the cluster in the meantime takes the wake of the look before
+        self.wake_at(self.memory.expiry(self.cluster));
     }
 
     fn wake_at(&mut self, at: Option<Duration>) {
@@ -130,7 +150,6 @@ impl<'a> ClusterPlan<'a> {
             return false;
         }
         self.memory.begin(self.cluster, &action, self.now.monotonic);
-        self.wake_at(self.memory.expiry(self.now.monotonic));
         self.actions.push(action);
         true
     }

@@ -237,6 +237,11 @@ impl State {
 
     fn dirty_pods(&mut self, touched: index::Touched) {
         self.dirty.extend(touched.clusters);
+        for key in touched.slices {
+            if let Some(slice) = self.slices.get(&key).cloned() {
+                self.dirty_slot(&Key::new(key.namespace, slice.service.as_str()));
+            }
+        }
         for key in touched.pods {
             if let Some(cluster) = self.pod(&key).cloned().and_then(|p| self.cluster_of(&p)) {
                 self.dirty.insert(cluster);
@@ -244,23 +249,28 @@ impl State {
         }
     }
 
+    /// The cluster of the Service a slice belongs to.
+    fn dirty_slot(&mut self, service: &Key) {
+        self.dirty.extend(self.services.get(service).and_then(|s| index::cluster_of_service(s)));
+    }
+
     fn apply_services(&mut self, change: Change<Service>) {
         let replaced = apply(&mut self.services, change, |s| s.key.clone());
         for (before, after) in replaced {
             for (service, present) in [(before, false), (after, true)] {
                 let Some(service) = service else { continue };
-                let (limits, total) = (&self.settings.limits, self.services.len());
+                let (settings, total) = (Arc::clone(&self.settings), self.services.len());
                 let touched = self.index.service(&service, present);
                 self.dirty.extend(touched.clusters);
                 for key in touched.services {
-                    self.dirty.extend(self.services.get(&key).and_then(|s| index::cluster_of_service(s)));
+                    self.dirty_slot(&key);
                 }
                 // who waits at a limit depends on the counts of others
                 let here = self.index.per_namespace.get(&service.key.namespace).copied().unwrap_or(0);
                 let near = |count: usize, limit: u32| count.abs_diff(limit as usize) <= 1;
-                if near(total, limits.load_balancers) {
+                if near(total, settings.limits.load_balancers) {
                     self.dirty.extend(self.index.clusters.keys().cloned());
-                } else if near(here, limits.slots_per_namespace) {
+                } else if near(here, settings.limits.slots_per_namespace) {
                     self.dirty_namespace(&service.key.namespace);
                 }
             }
@@ -272,7 +282,8 @@ impl State {
         for (before, after) in replaced {
             for (slice, present) in [(before, false), (after, true)] {
                 if let Some(slice) = slice {
-                    self.dirty.extend(self.index.slice(&slice, present));
+                    let service = self.index.slice(&slice, present);
+                    self.dirty_slot(&service);
                 }
             }
         }

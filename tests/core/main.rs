@@ -10,6 +10,5 @@ mod configuration;
 mod formats;
 mod golden;
 mod plan;
-mod properties;
 mod stamp;
 mod world;

@@ -36,17 +36,12 @@ pub(crate) struct World {
     pub(crate) refuse_creates: Option<String>,
     next_ip: u8,
     free_ips: BTreeSet<u8>,
-    /// Every watch update, in the order of delivery.
-    pub(crate) log: Vec<Update>,
-    /// The map as a replica keeps it: only clusters that changed are made anew.
-    pub(crate) published: BTreeMap<Key, ClusterMapping>,
 }
 
 impl World {
     pub(crate) fn new(settings: Settings) -> Self {
         let mut state = State::new(Arc::new(settings));
-        let first = Update::Namespaces(Change::Listed { items: vec![namespace(1, false)], version: 1 });
-        state.apply(first.clone());
+        state.apply(Update::Namespaces(Change::Listed { items: vec![namespace(1, false)], version: 1 }));
         let planner = Planner::new(&state);
         Self {
             state,
@@ -63,8 +58,6 @@ impl World {
             refuse_creates: None,
             next_ip: 1,
             free_ips: BTreeSet::new(),
-            log: vec![first],
-            published: BTreeMap::new(),
         }
     }
 
@@ -73,7 +66,6 @@ impl World {
     }
 
     fn deliver(&mut self, update: Update) {
-        self.log.push(update.clone());
         self.state.apply(update);
     }
 
@@ -86,11 +78,6 @@ impl World {
     pub(crate) fn settle(&mut self) {
         for _ in 0..200 {
             let dirty = self.state.take_dirty();
-            for cluster in &dirty {
-                self.published.remove(cluster);
-                let mapping = mapping::cluster_mapping(&self.state, cluster);
-                self.published.extend(mapping.map(|m| (cluster.clone(), m)));
-            }
             self.planner.touch(dirty);
             let actions = self.planner.plan(&self.state, self.now());
             if actions.is_empty() && !self.run_controllers() {
@@ -134,13 +121,6 @@ impl World {
         let mut value = self.pods[name].clone();
         edit(&mut value);
         self.put_pod(value);
-    }
-
-    /// Edits a pod where it exists, under a watch that may move it to another selection.
-    pub(crate) fn try_edit_pod(&mut self, name: &str, edit: impl FnOnce(&mut Value)) {
-        if self.pods.contains_key(name) {
-            self.edit_pod(name, edit);
-        }
     }
 
     pub(crate) fn delete_pod(&mut self, name: &str) {

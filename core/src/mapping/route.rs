@@ -173,21 +173,21 @@ fn routed(state: &State, pod: &Pod, demand: &Demand<'_>, service: &Service) -> R
             format!("EndpointSlice {}", slice.key.name),
         )));
     }
+    let addresses: Vec<IpAddr> =
+        slices.iter().flat_map(|s| &s.endpoints).flat_map(|e| e.addresses.iter().copied()).collect();
+    // an address of the same pod that is not its own any more may be another pod's by now
+    if addresses.iter().any(|a| !pod.ips.contains(a)) {
+        return Err(Doubt::Withdraw(Code::WaitingForEndpoints.into()));
+    }
     if service.ports != demand.ports {
         return Err(Doubt::Wait(Code::ServiceChanging.into()));
     }
     if pod.ips.is_empty() {
         return Err(Doubt::Wait(Code::WaitingForPodIp.into()));
     }
-    let addresses: Vec<IpAddr> =
-        slices.iter().flat_map(|s| &s.endpoints).flat_map(|e| e.addresses.iter().copied()).collect();
     let ports_agree = slices.iter().all(|s| same_ports(s, service));
     if addresses.is_empty() || !ports_agree {
         return Err(Doubt::Wait(Code::WaitingForEndpoints.into()));
-    }
-    // an address of the same pod that is not its own any more may be another pod's by now
-    if addresses.iter().any(|a| !pod.ips.contains(a)) {
-        return Err(Doubt::Withdraw(Code::WaitingForEndpoints.into()));
     }
     if !service.publish_not_ready_addresses && slices.iter().flat_map(|s| &s.endpoints).any(|e| !e.ready) {
         return Err(Doubt::Wait(Code::NotReady.into()));

@@ -15,8 +15,6 @@ pub struct Slice {
     pub version: u64,
     /// Name of its Service.
     pub service: String,
-    /// The cluster label it inherited.
-    pub cluster: Option<String>,
     /// Written by Kubernetes' own controller.
     pub trusted: bool,
     /// Endpoints.
@@ -95,7 +93,6 @@ impl From<Raw> for Slice {
             key: meta.key(),
             version: meta.version(),
             service: meta.take_label(names::SLICE_SERVICE_LABEL).unwrap_or_default(),
-            cluster: meta.take_label(names::CLUSTER_LABEL),
             trusted: meta
                 .labels
                 .get(names::SLICE_MANAGED_BY_LABEL)

@@ -53,6 +53,7 @@ struct Taken {
 /// An identity label under way.
 #[derive(Debug, Clone)]
 struct Labelling {
+    cluster: Key,
     pod: Key,
     pod_id: String,
     until: Duration,
@@ -82,11 +83,15 @@ pub(super) fn pod_key(uid: &str) -> Key {
 }
 
 impl Memory {
-    /// Drops what the watches have shown by now, and what has waited too long.
-    pub(super) fn forget_seen(&mut self, state: &State, now: Duration) {
+    /// Drops what the watches have shown by now, and what has waited too long. Answers whether a creation was given up:
+    /// there is room for another one then.
+    pub(super) fn forget_seen(&mut self, state: &State, now: Duration) -> bool {
+        let mut given_up = false;
         self.pending.retain(|key, p| {
             let seen = state.service(key).map_or(0, |s| s.version);
-            seen == p.from && p.until > now
+            let waits = seen == p.from && p.until > now;
+            given_up |= !waits && seen == 0 && p.from == 0;
+            waits
         });
         self.labelling.retain(|uid, l| {
             let done =
@@ -96,6 +101,7 @@ impl Memory {
         self.free.retain(|key, _| state.service(key).is_some());
         self.taken.retain(|_, t| t.until > now);
         self.resting.retain(|_, r| r.until + BACKOFF_REFUSED > now);
+        given_up
     }
 
     pub(super) fn pending(&self, service: &Key) -> Option<&Pending> {
@@ -127,7 +133,8 @@ impl Memory {
     pub(super) fn begin(&mut self, cluster: &Key, action: &Action, now: Duration) {
         let until = now + PENDING_MAX;
         if let Action::LabelPod { key, uid, pod_id } = action {
-            self.labelling.insert(uid.clone(), Labelling { pod: key.clone(), pod_id: pod_id.clone(), until });
+            let (cluster, pod, pod_id) = (cluster.clone(), key.clone(), pod_id.clone());
+            self.labelling.insert(uid.clone(), Labelling { cluster, pod, pod_id, until });
         }
         let Some(key) = action.service() else { return };
         let (from, desired) = match action {
@@ -144,9 +151,11 @@ impl Memory {
         self.pending.insert(key.clone(), Pending { from, desired, cluster: cluster.clone(), until });
     }
 
-    /// When the oldest write under way is given up.
-    pub(super) fn expiry(&self, now: Duration) -> Option<Duration> {
-        (!self.pending.is_empty() || !self.labelling.is_empty()).then_some(now + PENDING_MAX)
+    /// When the oldest write under way for a cluster is given up.
+    pub(super) fn expiry(&self, cluster: &Key) -> Option<Duration> {
+        let services = self.pending.values().filter(|p| p.cluster == *cluster).map(|p| p.until);
+        let pods = self.labelling.values().filter(|l| l.cluster == *cluster).map(|l| l.until);
+        services.chain(pods).min()
     }
 
     /// Takes a report; answers the cluster to look at again.
@@ -227,6 +236,10 @@ impl Memory {
 
     pub(super) fn is_used(&mut self, service: &Key) {
         self.free.remove(service);
+    }
+
+    pub(super) fn forget_free(&mut self) {
+        self.free.clear();
     }
 
     /// Whether a name belongs to somebody who does not hand it over.

@@ -28,6 +28,8 @@ pub(super) struct Index {
     pub(super) external: HashMap<ExternalPoint, BTreeSet<Key>>,
     /// By Service: its slices.
     pub(super) slices: HashMap<Key, BTreeSet<Key>>,
+    /// By UID of the pod behind an endpoint: slices.
+    pub(super) endpoints: HashMap<String, BTreeSet<Key>>,
     /// UIDs of pods that have not ended.
     pub(super) alive: HashSet<String>,
     /// Number of Services.
@@ -40,6 +42,7 @@ pub(super) struct Touched {
     pub(super) clusters: Vec<Key>,
     pub(super) pods: Vec<Key>,
     pub(super) services: Vec<Key>,
+    pub(super) slices: Vec<Key>,
 }
 
 impl Index {
@@ -57,6 +60,7 @@ impl Index {
         } else {
             self.alive.remove(&pod.uid);
         }
+        touched.slices.extend(self.endpoints.get(&pod.uid).into_iter().flatten().cloned());
         if let Some(id) = &pod.pod_id {
             let namespace = pod.key.namespace.clone();
             // an identity begins with the name of the cluster whose slot may select it
@@ -92,11 +96,14 @@ impl Index {
         touched
     }
 
-    /// Answers the cluster whose slot the slice belongs to.
-    pub(super) fn slice(&mut self, slice: &Slice, present: bool) -> Option<Key> {
+    /// Answers the Service the slice belongs to: its label says so, whatever cluster label it has inherited.
+    pub(super) fn slice(&mut self, slice: &Slice, present: bool) -> Key {
         let service = Key::new(slice.key.namespace.clone(), slice.service.as_str());
         set(&mut self.slices, &service, &slice.key, present);
-        Some(Key::new(slice.key.namespace.clone(), slice.cluster.as_deref()?))
+        for endpoint in &slice.endpoints {
+            set(&mut self.endpoints, &endpoint.pod_uid, &slice.key, present);
+        }
+        service
     }
 
     fn member(

@@ -1,0 +1,124 @@
+//! Histories that once went wrong, found by the model, each as short as it became.
+
+use crate::step::Webhook::{Absent, Of};
+use crate::step::{Fate, Home, ServiceEdit, SliceEdit, Step};
+use crate::world::{Setting, World};
+
+const SETTING: Setting = Setting { dual: false, not_ready_too: true, limits: (64, 128, 1000) };
+
+/// Lives a history and tells it: what was done, and every change at the API server with its version.
+fn goes_well(setting: Setting, steps: &[Step]) {
+    let mut stats = crate::stats::Stats::default();
+    let mut world = World::new(&setting, &mut stats);
+    let result = (|| {
+        world.take(Step::Settle)?;
+        for step in steps {
+            let before = world.server.log.len();
+            println!("{step:?}");
+            let result = world.take(*step);
+            for event in &world.server.log[before..] {
+                println!(
+                    "    {} {:?} {}",
+                    event.version,
+                    event.kind,
+                    event.after.as_deref().or(event.before.as_deref()).unwrap()
+                );
+            }
+            result?;
+        }
+        world.quiet()
+    })();
+    result.unwrap();
+}
+
+fn born(who: u8) -> Step {
+    Step::Born { who, webhook: Of(0), forged: false }
+}
+
+fn adopted(who: u8) -> Step {
+    Step::Born { who, webhook: Absent, forged: false }
+}
+
+fn deliver(feed: u8, messages: u8) -> Step {
+    Step::Deliver { replica: 0, feed, messages }
+}
+
+const NAMESPACES: u8 = 0;
+const SERVICES: u8 = 1;
+const PODS: u8 = 3;
+const WRITE: Step = Step::Write { replica: 0, which: 0, fate: Fate::Answered };
+
+/// A pod gets a new address, somebody else the old one, and the slice still has the old one. The Service's ports differ
+/// from the pod's at that moment: a reason to wait, which was given before the reason to withdraw.
+#[test]
+fn an_allocated_entry_is_withdrawn_too_while_the_slice_has_an_address_that_is_not_the_pods() {
+    let steps =
+        [born(2), Step::Settle, Step::Ports { pod: 0, ports: 1 }, Step::NewIp { pod: 0 }, deliver(PODS, 2)];
+    goes_well(SETTING, &steps);
+}
+
+#[test]
+fn a_slice_that_says_it_is_another_clusters_withdraws_that_clusters_entry() {
+    let edit = SliceEdit::Service { service: 1 };
+    goes_well(SETTING, &[born(2), born(1), Step::Settle, Step::EditSlice { slice: 0, edit }, deliver(2, 1)]);
+}
+
+/// The replica sees the endpoint before it sees the pod behind it, or the pod's end before the endpoint goes.
+#[test]
+fn the_reason_for_a_strange_endpoint_follows_what_becomes_known_of_its_pod() {
+    let edit = SliceEdit::Foreign { service: 0, pod: 1 };
+    let steps = [born(0), born(2), Step::Settle, Step::EditSlice { slice: 0, edit }, deliver(2, 1)];
+    goes_well(SETTING, &[&steps[..], &[Step::ForceDelete { pod: 1 }, deliver(PODS, 1)]].concat());
+}
+
+/// The label is set and taken away again before the watch shows it: nothing ever shows that the write was done.
+#[test]
+fn a_write_nobody_sees_is_given_up_and_planned_again_though_its_cluster_was_looked_at_meanwhile() {
+    let steps = [adopted(2), deliver(PODS, 1), deliver(5, 1), WRITE, born(4), Step::DropIdentity { pod: 1 }];
+    goes_well(SETTING, &steps);
+}
+
+/// A Service is made and leaves the watch unseen: it counts as being made, and its place is taken for 40 seconds.
+#[test]
+fn who_waits_at_a_limit_is_served_when_a_creation_is_given_up() {
+    let steps = [
+        born(2),
+        born(4),
+        Step::DropIdentity { pod: 2 },
+        deliver(NAMESPACES, 1),
+        WRITE,
+        Step::EditService { service: 0, edit: ServiceEdit::Unlabel },
+        born(0),
+        Step::ForceDelete { pod: 2 },
+        born(5),
+    ];
+    goes_well(Setting { limits: (64, 3, 1000), ..SETTING }, &steps);
+}
+
+/// While one watch is silent nothing is planned, but what the others tell is shown.
+#[test]
+fn an_address_shown_while_nothing_was_planned_rests_before_another_pod_gets_it() {
+    let steps = [
+        born(3),
+        deliver(NAMESPACES, 5),
+        Step::Namespace { enabled: false },
+        born(6),
+        deliver(SERVICES, 1),
+        born(4),
+        born(0),
+        born(8),
+        Step::Settle,
+        born(1),
+        Step::Move { pod: 4, to: Home::C },
+        Step::Pass { seconds: 31 },
+    ];
+    goes_well(Setting { limits: (2, 128, 1000), not_ready_too: false, ..SETTING }, &steps);
+}
+
+/// A pod that was adopted has an identity made from its UID. Copied to an older pod it was taken for the older one's, and
+/// the other was labelled with the same again.
+#[test]
+fn an_identity_copied_to_an_older_pod_stays_its_owners() {
+    let steps = [born(3), adopted(8), Step::Settle, Step::CopyIdentity { from: 1, to: 0 }];
+    goes_well(SETTING, &steps);
+}
