@@ -26,7 +26,8 @@ use record::{Observed, Record, Store};
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// After a renewal that failed. Less than `LEASE_RETRY`, to have that third one.
 const RENEWAL_RETRY: Duration = Duration::from_millis(500);
-/// Waits of candidates are up to this much longer, so that they do not all come at once.
+/// Waits of candidates are up to this much shorter than `LEASE_RETRY`, so that they do not all come at once; longer ones
+/// would delay a hand-over by more than that.
 const JITTER: f64 = 0.2;
 /// One line per trouble and then one in this time.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -162,7 +163,7 @@ impl Candidate {
                 Ok(false) => self.logged = None,
                 Err(error) => self.log(&error),
             }
-            sleep(LEASE_RETRY.mul_f64(1.0 + JITTER * fastrand::f64())).await;
+            sleep(LEASE_RETRY.mul_f64(1.0 - JITTER * fastrand::f64())).await;
         }
     }
 

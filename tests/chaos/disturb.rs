@@ -260,19 +260,7 @@ impl Rig {
 
     async fn update(&mut self) -> Option<&'static str> {
         for index in 0..self.replicas.len() {
-            let leading = self.leader().await == index;
             self.replicas[index].product.signal("TERM");
-            let begun = Instant::now();
-            if leading {
-                within(PATIENCE, "another replica leads", async || {
-                    let holder = self.lease().await["holderIdentity"].as_str().unwrap_or_default().to_owned();
-                    let own =
-                        holder.is_empty() || holder.starts_with(&format!("{}_", self.replicas[index].name));
-                    if own { Err(holder) } else { Ok(()) }
-                })
-                .await;
-                self.hand_overs.push(begun.elapsed());
-            }
             let (status, took) = self.replicas[index].product.ended(PATIENCE).await;
             assert!(status.success(), "{status}\n{}", self.replicas[index].product.log());
             self.say(&format!(

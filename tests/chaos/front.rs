@@ -62,6 +62,11 @@ impl Front {
         }
     }
 
+    /// Whether it knows where to lead.
+    pub(crate) fn leads_somewhere(&self) -> bool {
+        !self.targets.lock().unwrap().is_empty()
+    }
+
     /// Cuts all connections, or takes new ones again.
     pub(crate) fn set_open(&self, open: bool) {
         self.open.send_replace(open);

@@ -24,6 +24,10 @@ use std::time::Duration;
 use disturb::Disturbance;
 use rig::{Plan, Rig};
 
+/// From the lease given up, after the last write in flight, until another replica has it: what a candidate waits at most
+/// (2 s), and a call on a machine that is busy.
+const HAND_OVER: u64 = 2_500;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minute_of_chaos_shows_nothing_wrong_and_loses_nothing() {
     let plan = Plan {
@@ -36,16 +40,13 @@ async fn a_minute_of_chaos_shows_nothing_wrong_and_loses_nothing() {
             Disturbance::WebhookUnreachable,
             Disturbance::LeaderPaused,
             Disturbance::ApiServerRestarted,
+            Disturbance::Updated,
             Disturbance::LeaderKilled,
         ],
         at_least: &[
-            ("disturbance: Services edited", 1),
-            ("disturbance: webhook unreachable", 1),
-            ("disturbance: leader paused", 1),
-            ("disturbance: API server restarted", 1),
-            ("disturbance: leader killed", 1),
             ("foreign writes to Services", 5),
-            ("lease changed hands", 1),
+            ("lease changed hands", 2),
+            ("lease free until taken", 1),
             ("pods born", 60),
             ("pods born unstamped", 3),
             ("of these within a minute", 30),
@@ -53,7 +54,7 @@ async fn a_minute_of_chaos_shows_nothing_wrong_and_loses_nothing() {
             ("maps read: b", 200),
             ("maps read: roaming", 200),
         ],
-        at_most_ms: &[],
+        at_most_ms: &[("/hand_over/max_ms", HAND_OVER)],
     };
     Rig::start(&plan).await.run(&plan).await;
 }
@@ -70,26 +71,17 @@ async fn minutes_of_chaos_show_nothing_wrong_and_lose_nothing() {
         pause: Duration::from_secs(4),
         disturbances: std::iter::repeat_n(Disturbance::ALL, rounds).flatten().collect(),
         at_least: &[
-            ("disturbance: Services edited", 2),
-            ("disturbance: webhook unreachable", 2),
-            ("disturbance: leader paused", 2),
-            ("disturbance: leader paused for long", 2),
-            ("disturbance: leader killed", 2),
-            ("disturbance: API server restarted", 2),
-            ("disturbance: replica cut off", 2),
-            ("disturbance: lease answers swallowed", 2),
-            ("disturbance: clock stepped", 2),
-            ("disturbance: updated", 2),
-            ("foreign writes to Services", 10),
-            ("lease changed hands", 6),
+            ("foreign writes to Services", 5),
+            ("lease changed hands", 3),
+            ("lease free until taken", 1),
             ("pods born", 1000),
             ("pods born unstamped", 10),
             ("of these within a minute", 500),
-            ("maps read: a", 1000),
-            ("maps read: b", 1000),
-            ("maps read: roaming", 1000),
+            ("maps read: a", 500),
+            ("maps read: b", 500),
+            ("maps read: roaming", 300),
         ],
-        at_most_ms: &[],
+        at_most_ms: &[("/hand_over/max_ms", HAND_OVER)],
     };
     Rig::start(&plan).await.run(&plan).await;
 }

@@ -34,7 +34,7 @@ pub(crate) struct Complaints {
 }
 
 impl Complaints {
-    const SHOWN: usize = 5;
+    pub(crate) const SHOWN: usize = 10;
 
     fn add(&mut self, reading: &Reading, what: &str) {
         self.count += 1;

@@ -55,6 +55,8 @@ impl Run {
             timing,
             complaints: BTreeMap::new(),
         };
+        let taken = report.timing.hand_over.len();
+        report.counts.insert("lease free until taken".to_owned(), taken);
         report.counts.insert("maps judged".to_owned(), verdict.maps);
         report.counts.insert("entries judged".to_owned(), verdict.entries);
         report.counts.insert("entries that had to be there".to_owned(), verdict.expected);
@@ -107,7 +109,9 @@ pub(crate) struct Report {
 
 impl Report {
     fn complain(&mut self, kind: &'static str, list: Vec<String>) {
-        self.complaints.insert(kind, Complaints { count: list.len() as u64, first: list });
+        let count = list.len() as u64;
+        let first = list.into_iter().take(Complaints::SHOWN).collect();
+        self.complaints.insert(kind, Complaints { count, first });
     }
 
     pub(crate) fn count(&self, kind: &str) -> u64 {
@@ -146,6 +150,7 @@ impl Report {
             "late_disturbed": self.timing.late_disturbed.json(),
             "appear": self.timing.appear.json(),
             "appear_disturbed": self.timing.appear_disturbed.json(),
+            "hand_over": self.timing.hand_over.json(),
             "recover": recover,
             "writes_per_pod": self.writes_per_pod(),
             "counts": self.counts,
@@ -166,6 +171,7 @@ impl Report {
             ("late, disturbed", &timing.late_disturbed),
             ("until shown, undisturbed", &timing.appear),
             ("until shown, disturbed", &timing.appear_disturbed),
+            ("lease free until taken", &timing.hand_over),
         ];
         let row = |name: &str, samples: &crate::timing::Samples| {
             let json = samples.json();

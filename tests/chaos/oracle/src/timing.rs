@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
-use crate::history::{History, KINDS, Kind};
+use crate::history::{History, KINDS, Kind, Version};
 use crate::readings::{ROAMING, Readings};
 use crate::revisions::Revisions;
 use crate::truth::{PerKind, addresses, ended, going, label, text};
@@ -38,6 +38,10 @@ impl Disturbance {
 pub(crate) struct Samples(Vec<u64>);
 
 impl Samples {
+    pub(crate) fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
     pub(crate) fn json(&self) -> Value {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -57,6 +61,8 @@ pub(crate) struct Timing {
     pub(crate) appear_disturbed: Samples,
     /// From the end of a disturbance until each pod that was there is shown by each replica, or gone.
     pub(crate) recover: BTreeMap<String, Samples>,
+    /// From a lease given up until somebody has it again.
+    pub(crate) hand_over: Samples,
     /// Pods that never were, by kind of disturbance.
     pub(crate) never_recovered: Vec<String>,
 }
@@ -87,6 +93,7 @@ pub(crate) fn measure(
         timing.lateness(readings, &spans, history, &disturbed);
         timing.appearance(readings, &spans, candidates, history, &disturbed);
     }
+    timing.hand_overs(history);
     timing.recovery(readings, &replicas, history, disturbances);
     timing
 }
@@ -171,6 +178,22 @@ impl Timing {
         }
     }
 
+    fn hand_overs(&mut self, history: &History) {
+        let versions = history.lease().map(Vec::as_slice).unwrap_or_default();
+        let holder =
+            |v: &Version| v.object.as_ref().map(|o| text(&o["spec"]["holderIdentity"])).unwrap_or_default();
+        for pair in versions.windows(2) {
+            if let [before, after] = pair
+                && holder(before).is_empty()
+                && !holder(after).is_empty()
+                && let (Some(free), Some(taken)) =
+                    (history.time(before.revision), history.time(after.revision))
+            {
+                self.hand_over.0.push(taken - free);
+            }
+        }
+    }
+
     fn recovery(
         &mut self,
         readings: &Readings<'_>,
@@ -215,9 +238,7 @@ fn living(history: &History, at: u64) -> Vec<(String, Option<u64>)> {
         let Some(now) = versions.iter().rposition(|v| time(v.revision) <= at) else { continue };
         let Some(pod) = versions[now].object.as_ref().filter(|p| runs(p)) else { continue };
         let uid = &pod["metadata"]["uid"];
-        let same = |v: &&crate::history::Version| {
-            v.object.as_ref().is_some_and(|p| runs(p) && p["metadata"]["uid"] == *uid)
-        };
+        let same = |v: &&Version| v.object.as_ref().is_some_and(|p| runs(p) && p["metadata"]["uid"] == *uid);
         let end = versions[now..].iter().find(|v| !same(v)).map(|v| time(v.revision));
         found.push((text(uid), end));
     }
