@@ -99,6 +99,10 @@ SECONDS_EACH ?= 300
 fuzz: ## Fuzz what reads input from outside (SECONDS_EACH=300, needs a C++ compiler)
 	@fuzz/run $(SECONDS_EACH)
 
+.PHONY: protections
+protections: ## Take each protection out of a copy: its test must go red (ONLY=part of a name)
+	@tests/protections/run $(ONLY)
+
 .PHONY: nightly
 nightly: ## What is too long for every change: more random histories, other ones each time
 	@seed=$$RANDOM$$RANDOM; echo "PROPTEST_RNG_SEED=$$seed"; PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=20000 \
