@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::rig::{CONFIG, Space, fetch};
-use crate::support::eventually;
+use crate::rig::{CONFIG, Space, fetch, rig};
+use crate::support::{eventually, https};
 
 #[tokio::test]
 async fn the_old_form_the_full_document_and_the_config_maps_say_the_same() {
@@ -197,4 +197,21 @@ async fn metrics_and_probes_are_served_without_names_of_objects() {
     assert!(text.contains("state=\"Routed\""), "{text}");
     assert!(!text.contains("doc-metrics") && !text.contains("c-0"), "bounded cardinality");
     assert_eq!(space.rig.product.admin("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn with_certificates_from_files_readers_find_their_ca() {
+    let rig = rig().await;
+    let files = rig.cluster.dir().unwrap().join("dev-ca");
+    let dev_ca = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/dev-ca");
+    let made = std::process::Command::new(dev_ca).arg("--out").arg(&files).arg("127.0.0.1").output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let file = |name: &str| files.join(name).display().to_string();
+    let source = json!({"certificate": file("tls.crt"), "key": file("tls.key"), "ca": file("ca.crt")});
+    let replica = rig.replica("files", &format!("{CONFIG}\ntls: {}\n", json!({"mapping": source})));
+    replica.ready().await;
+    let ca = std::fs::read_to_string(file("ca.crt")).unwrap();
+    let answer =
+        https::get(replica.mapping, &ca, "/ca.pem", &[]).await.expect("this CA issued what is served");
+    assert_eq!((answer.status.as_u16(), answer.body.trim()), (200, ca.trim()));
 }

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here is a failed test
 
+mod demo;
 mod install;
 mod origin;
 mod outside;

@@ -44,13 +44,13 @@ fn readme_blocks_work_word_for_word() {
 }
 
 /// Where a new user sits: a fresh checkout, kubectl, a kubeconfig, outside the cluster's network.
-struct Terminal {
+pub(crate) struct Terminal {
     directory: PathBuf,
 }
 
 impl Terminal {
-    fn new(rig: &Rig) -> Self {
-        let directory = std::env::temp_dir().join(format!("readme-{}", std::process::id()));
+    pub(crate) fn new(rig: &Rig) -> Self {
+        let directory = std::env::temp_dir().join(format!("terminal-{}", std::process::id()));
         let checkout = directory.join("checkout");
         std::fs::create_dir_all(&checkout).unwrap();
         std::fs::create_dir_all(directory.join("bin")).unwrap();
@@ -68,18 +68,23 @@ impl Terminal {
 
     /// Runs a block to its end; what it printed.
     fn types(&self, rig: &Rig, block: &str) -> String {
-        let mut shell = rig.cluster.in_client("bash").unwrap();
-        let path = format!("{}/bin:{}", self.directory.display(), std::env::var("PATH").unwrap());
-        shell
-            .args(["-euo", "pipefail", "-c", block])
-            .current_dir(self.directory.join("checkout"))
-            .env("PATH", path)
-            .env("HOME", &self.directory)
-            .env("KUBECONFIG", self.directory.join("kubeconfig"));
-        let out = shell.output().unwrap();
+        let checkout = self.directory.join("checkout");
+        let out = self.shell(rig, block).current_dir(checkout).output().unwrap();
         let (said, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(out.status.success(), "this block of the README fails:\n{block}\n{said}\n{error}");
         said.into_owned()
+    }
+
+    /// A shell that carries out `script`.
+    pub(crate) fn shell(&self, rig: &Rig, script: &str) -> Command {
+        let mut shell = rig.cluster.in_client("bash").unwrap();
+        let path = format!("{}/bin:{}", self.directory.display(), std::env::var("PATH").unwrap());
+        shell
+            .args(["-euo", "pipefail", "-c", script])
+            .env("PATH", path)
+            .env("HOME", &self.directory)
+            .env("KUBECONFIG", self.directory.join("kubeconfig"));
+        shell
     }
 }
 

@@ -40,7 +40,7 @@ fn after_cleanup_and_delete_no_object_of_ours_is_left() {
 }
 
 /// Every object of the cluster, by kind, namespace and name, but for the diary that Kubernetes keeps.
-fn all_objects(rig: &Rig) -> BTreeSet<String> {
+pub(crate) fn all_objects(rig: &Rig) -> BTreeSet<String> {
     listed(rig, &[])
 }
 
@@ -52,5 +52,7 @@ fn listed(rig: &Rig, selection: &[&str]) -> BTreeSet<String> {
     let kinds = kinds.join(",");
     let args = ["get", &kinds, "--all-namespaces", "--ignore-not-found", "--no-headers", "-o", columns];
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-    rig.kubectl(&[&args[..], selection].concat()).lines().map(words).collect()
+    let found = rig.kubectl(&[&args[..], selection].concat());
+    // a kubelet's first heartbeat may come after the cluster is ready
+    found.lines().map(words).filter(|line| !line.starts_with("Lease kube-node-lease ")).collect()
 }
