@@ -19,15 +19,13 @@ use tokio::time::{Instant, sleep};
 use crate::act::lease;
 use crate::cli;
 use crate::client::call::{self, CallError, Patch};
-use crate::constants::WRITE_TIMEOUT;
+use crate::constants::{CLEANUP_PATIENCE, WRITE_TIMEOUT};
 use crate::watch::{Selection, list};
 
 /// Deletions at once.
 const IN_FLIGHT: usize = 8;
 /// How often what changed under a deletion is looked at again.
 const ROUNDS: u32 = 3;
-/// For objects that others have to release first: a cloud's load balancer takes a minute or two.
-const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Carries it out and tells the progress on standard output.
@@ -227,11 +225,11 @@ impl Cleanup<'_> {
             if left.is_empty() {
                 return Ok(());
             }
-            if begun.elapsed() >= PATIENCE {
+            if begun.elapsed() >= CLEANUP_PATIENCE {
                 bail!(
                     "{} are left after {} s; their finalizers say who has to release them (kubectl get -o yaml): {}",
                     left.len(),
-                    PATIENCE.as_secs(),
+                    CLEANUP_PATIENCE.as_secs(),
                     left.join(", ")
                 );
             }
@@ -287,4 +285,46 @@ struct Meta {
 struct Annotations {
     #[serde(rename = "external-ip.dev/owner")]
     owner: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::fake::Fake;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_do_not_release_ends_the_wait_by_name() {
+        let (client, mut server) = Fake::new();
+        let args = cli::Cleanup {
+            namespace: None,
+            dry_run: false,
+            installation: "mine".to_owned(),
+            controller_namespace: "here".to_owned(),
+            force: false,
+        };
+        let held = json!({"metadata": {
+            "namespace": "data", "name": "a-ext-0", "uid": "u", "resourceVersion": "7",
+            "annotations": {"external-ip.dev/owner": "mine"},
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["service.kubernetes.io/load-balancer-cleanup"],
+        }});
+        let answers = async {
+            loop {
+                let request = server.next().await;
+                let items = if request.path == "/api/v1/services" { vec![&held] } else { vec![] };
+                request.ok(&json!({"metadata": {"resourceVersion": "9"}, "items": items}));
+            }
+        };
+        let cleanup = Cleanup { client: &client, args: &args };
+        let begun = Instant::now();
+        let error = tokio::select! {
+            waited = cleanup.wait_until_gone() => waited.unwrap_err().to_string(),
+            () = answers => unreachable!(),
+        };
+        assert!(begun.elapsed() >= CLEANUP_PATIENCE && begun.elapsed() < CLEANUP_PATIENCE * 2);
+        assert!(
+            error.starts_with("1 are left after 120 s; their finalizers say who")
+                && error.ends_with(": Service data/a-ext-0"),
+            "{error}"
+        );
+    }
 }

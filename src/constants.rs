@@ -37,7 +37,7 @@ pub const CONFIG_MAP_DEBOUNCE: Duration = Duration::from_millis(200);
 pub const CONFIG_MAP_DEBOUNCE_MAX: Duration = Duration::from_secs(2);
 
 /// What the registration allows an admission call to take (`timeoutSeconds`). Our own answer takes microseconds; this
-/// bounds what a dead replica costs every new pod. For orientation: it is set in the manifests, not by the process.
+/// bounds what a dead replica costs every new pod. Set in the manifests, not by the process: a test compares them.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// From SIGTERM until the listeners take no more connections. Nodes and API servers learn a moment later than we do that
@@ -216,3 +216,42 @@ pub const REGISTRATION_RETRY: Duration = Duration::from_secs(2);
 /// How often the log repeats that there is no registration. Many of [`REGISTRATION_POLL`]: who runs without a webhook
 /// on purpose keeps a readable log, who does not finds the line within the last hour.
 pub const REGISTRATION_REMINDER: Duration = Duration::from_secs(3600);
+
+/// How long `cleanup` waits for objects that others have to release first: a cloud's load balancer takes a minute or
+/// two. Less than the time limits of the Jobs that run it, so that its last line says who is waited for.
+pub const CLEANUP_PATIENCE: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number behind `name:` wherever a manifest says it.
+    fn said(manifest: &str, name: &str) -> Vec<u64> {
+        let file = format!("{}/manifests/{manifest}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(file).unwrap();
+        let values = text.lines().filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
+        values.map(|value| value.split_whitespace().next().unwrap().parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_manifests_say_what_the_constants_count_on() {
+        for file in ["base/webhook.yaml", "examples/webhook-by-url.yaml"] {
+            assert_eq!(said(file, "timeoutSeconds"), [WEBHOOK_TIMEOUT.as_secs()], "{file}");
+        }
+        let grace = said("base/deployment.yaml", "terminationGracePeriodSeconds");
+        assert!(grace.len() == 1 && (LINGER + DRAIN).as_secs() + 5 < grace[0], "{grace:?}");
+    }
+
+    #[test]
+    fn each_constant_leaves_room_for_the_one_it_is_measured_against() {
+        assert!(LEASE_RENEW_DEADLINE + WRITE_TIMEOUT <= LEASE_DURATION);
+        assert!(LEASE_RETRY * 3 < LEASE_RENEW_DEADLINE);
+        assert!(WATCH_RENEWAL + WRITE_TIMEOUT < STALE_AFTER);
+        assert!(AUTHORITY_POLL < FORMER_AUTHORITY && STALE_AFTER < FORMER_AUTHORITY);
+        assert!(NEXT_AUTHORITY < AUTHORITY_RENEWAL && AUTHORITY_RENEWAL < AUTHORITY_LIFE);
+        assert!(REVIEW_RETRY < ACCESS_CACHE && ACCESS_CACHE < ACCESS_OUTAGE);
+        const { assert!(REVIEW_BYTES < REVIEW_BYTES_IN_FLIGHT && TOKEN_BYTES < HEADER_BYTES) };
+        assert!(BODY_TIMEOUT < HEADER_TIMEOUT && CONFIG_MAP_DEBOUNCE < CONFIG_MAP_DEBOUNCE_MAX);
+        assert!(REGISTRATION_RETRY < REGISTRATION_POLL && REGISTRATION_POLL < REGISTRATION_REMINDER);
+    }
+}

@@ -60,6 +60,40 @@ async fn long_pod_names_get_a_hashed_identity_and_an_address() {
 }
 
 #[tokio::test]
+async fn a_static_pods_mirror_is_told_why_and_a_pod_bound_by_its_author_is_exposed() {
+    let space = Space::new("bad-mirror").await;
+    let nodes = space.api.get("/api/v1/nodes").await.ok();
+    let node = &nodes["items"][0]["metadata"];
+    // as a kubelet writes it; its owner is the node, which is in no namespace
+    let mirror = json!({
+        "metadata": {
+            "annotations": {"kubernetes.io/config.mirror": "5f0c", "kubernetes.io/config.source": "file"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node["name"], "uid": node["uid"], "controller": true}],
+        },
+        "spec": {"nodeName": node["name"]},
+    });
+    let made = space.pod("static", mirror).await;
+    assert!(made["metadata"]["labels"]["stamp.external-ip.dev/pod-id"].is_null(), "{}", made["metadata"]);
+    space.reason("c", "static", "MirrorPod").await;
+    space.event("Pod", "static", "MirrorPod").await;
+    let bound = space.pod("bound", json!({"spec": {"nodeName": node["name"]}})).await;
+    assert_eq!(bound["metadata"]["labels"]["stamp.external-ip.dev/pod-id"], "c.bound");
+    crate::support::eventually("the bound pod is routed", async || {
+        let entry = space.entries("c").await.remove("bound").unwrap_or_default();
+        if entry["state"] == "Routed" { Ok(()) } else { Err(entry.to_string()) }
+    })
+    .await;
+    assert_eq!(space.services().await, ["c-ext-0"]);
+    let found = space.api.get(&space.core("pods/static")).await.ok();
+    assert!(found["metadata"]["labels"]["stamp.external-ip.dev/pod-id"].is_null(), "nor labelled afterwards");
+    let events =
+        space.api.get(&format!("/apis/events.k8s.io/v1/namespaces/{}/events", space.name)).await.ok();
+    let of_node =
+        events["items"].as_array().unwrap().iter().filter(|e| e["regarding"]["kind"] == "Node").count();
+    assert_eq!(of_node, 0, "a node is in no namespace: {events}");
+}
+
+#[tokio::test]
 async fn a_finished_pod_keeps_no_address() {
     let space = Space::new("bad-finished").await;
     space.pod("job", json!({})).await;

@@ -80,7 +80,9 @@ impl ClusterPlan<'_> {
             at: self.now.wall,
         };
         let of_pod = event("v1", "Pod", &pod.key.name, &pod.uid);
-        let of_owner = pod.owner.as_ref().map(|o| event(&o.api_version, &o.kind, &o.name, &o.uid));
+        // a mirror pod's owner is its node, which is in no namespace
+        let owner = pod.owner.as_ref().filter(|_| !pod.mirror);
+        let of_owner = owner.map(|o| event(&o.api_version, &o.kind, &o.name, &o.uid));
         for event in [Some(of_pod), of_owner].into_iter().flatten() {
             match self.memory.may_send(&event, self.now.monotonic) {
                 Ok(true) => self.actions.push(Action::RecordEvent(event)),
