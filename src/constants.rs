@@ -154,6 +154,14 @@ pub const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reviews under way at once: a flood of invented tokens must not become a flood at the API server.
 pub const REVIEWS_IN_FLIGHT: usize = 16;
 
+/// Reviews about readers who were never let in: this many at once, then one per [`REVIEWS_INTERVAL`]. A fleet of readers
+/// that starts together needs two each; a flood of invented tokens costs the API server no more than this.
+pub const REVIEWS_BURST: u32 = 400;
+
+/// 100 such reviews a second: what an API server answers with a few hundredths of a core. It also bounds how fast
+/// invented tokens fill the cache: [`ACCESS_CACHE_SIZE`] takes longer than [`ACCESS_CACHE`] by far.
+pub const REVIEWS_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Life of the self-managed CA. Clients outside pin it, so it outlives installations.
 pub const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 

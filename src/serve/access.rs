@@ -11,6 +11,7 @@
 //! `/` asks for the same right as `/v1/mapping`: on an API server `/` is an index of paths, and some distributions let
 //! every account read it, so a right to `/` says nothing about the map.
 
+mod budget;
 mod cache;
 mod review;
 
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 use super::problem::Problem;
 use crate::constants::{REVIEW_TIMEOUT, REVIEWS_IN_FLIGHT, TOKEN_BYTES};
 use crate::metrics::Metrics;
+use budget::Budget;
 use cache::Cache;
 
 pub use review::ApiReviewer;
@@ -86,8 +88,9 @@ impl Access {
     pub fn token(reviewer: Arc<dyn Reviewer>) -> Self {
         Self::Token(Arc::new(TokenAccess {
             reviewer,
-            accounts: Cache::new(),
-            rights: Cache::new(),
+            accounts: Cache::new(Option::is_some),
+            rights: Cache::new(|allowed| *allowed),
+            budget: Budget::new(),
             places: Arc::new(Semaphore::new(REVIEWS_IN_FLIGHT)),
         }))
     }
@@ -117,6 +120,8 @@ pub struct TokenAccess {
     reviewer: Arc<dyn Reviewer>,
     accounts: Cache<Digest256, Option<Account>>,
     rights: Cache<(Digest256, Wish), bool>,
+    /// For questions about those who were never let in.
+    budget: Budget,
     places: Arc<Semaphore>,
 }
 
@@ -138,12 +143,20 @@ impl TokenAccess {
             return Err(Refusal::BadToken);
         }
         let digest: Digest256 = Sha256::digest(token.as_bytes()).into();
-        let ask = || self.bounded(self.reviewer.authenticate(token));
+        let ask = |known| self.allowed(known).map(|()| self.bounded(self.reviewer.authenticate(token)));
         let account = self.accounts.get(digest, ask).await.map_err(Refusal::Unreachable)?;
         let account = account.ok_or(Refusal::BadToken)?;
-        let ask = || self.bounded(self.reviewer.authorize(&account, wish));
+        let ask = |known| self.allowed(known).map(|()| self.bounded(self.reviewer.authorize(&account, wish)));
         let allowed = self.rights.get((digest, wish.clone()), ask).await.map_err(Refusal::Unreachable)?;
         if allowed { Ok(()) } else { Err(Refusal::Forbidden(account.name)) }
+    }
+
+    /// Whether the API server may be asked. About who was let in before, always: each of them asks once in ten seconds.
+    fn allowed(&self, known: bool) -> Result<(), Unreachable> {
+        if known || self.budget.take() {
+            return Ok(());
+        }
+        Err(Unreachable("more readers it does not know yet than are asked about at once".to_owned()))
     }
 
     /// One of few reviews at a time, and none for ever.
@@ -164,9 +177,12 @@ impl TokenAccess {
     }
 }
 
-/// The token of `Authorization: Bearer TOKEN`.
+/// The token of `Authorization: Bearer TOKEN`. Of two such headers neither counts: something on the way may have looked
+/// at the other one.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (Some(header), None) = (all.next(), all.next()) else { return None };
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }

@@ -18,6 +18,8 @@ type Answered<V> = (Answer<V>, Instant);
 /// server cannot be asked, the last answer goes on counting for [`ACCESS_OUTAGE`].
 pub(super) struct Cache<K, V: Clone> {
     entries: Mutex<HashMap<K, Entry<V>>>,
+    /// Whether an answer lets somebody in: those are kept for [`ACCESS_OUTAGE`], whatever else is asked meanwhile.
+    admits: fn(&V) -> bool,
 }
 
 struct Entry<V: Clone> {
@@ -49,8 +51,8 @@ impl<V: Clone> Entry<V> {
 }
 
 impl<K: Clone + Eq + Hash, V: Clone + Send + Sync + 'static> Cache<K, V> {
-    pub(super) fn new() -> Self {
-        Self { entries: Mutex::new(HashMap::new()) }
+    pub(super) fn new(admits: fn(&V) -> bool) -> Self {
+        Self { entries: Mutex::new(HashMap::new()), admits }
     }
 
     #[cfg(test)]
@@ -58,8 +60,13 @@ impl<K: Clone + Eq + Hash, V: Clone + Send + Sync + 'static> Cache<K, V> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// The answer for `key`: a fresh one, else the one `ask` brings, else the last one.
-    pub(super) async fn get(&self, key: K, ask: impl FnOnce() -> BoxFuture<'static, Answer<V>>) -> Answer<V> {
+    /// The answer for `key`: a fresh one, else the one `ask` brings, else the last one. `ask` is told whether the key
+    /// was let in before; where it begins nothing, nothing is kept.
+    pub(super) async fn get(
+        &self,
+        key: K,
+        ask: impl FnOnce(bool) -> Answer<BoxFuture<'static, Answer<V>>>,
+    ) -> Answer<V> {
         let (answer, before) = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
@@ -68,8 +75,14 @@ impl<K: Clone + Eq + Hash, V: Clone + Send + Sync + 'static> Cache<K, V> {
             let answer = if let Some(entry) = known.filter(|e| e.is_fresh(now)) {
                 entry.answer.clone()
             } else {
-                let answer = ask().map(|answer| (answer, Instant::now())).boxed().shared();
-                make_room(&mut entries, now);
+                let known = before.as_ref().is_some_and(|(value, _)| (self.admits)(value));
+                let asking = match (ask(known), &before) {
+                    (Ok(asking), _) => asking,
+                    (Err(_), Some((value, _))) => return Ok(value.clone()),
+                    (Err(error), None) => return Err(error),
+                };
+                let answer = asking.map(|answer| (answer, Instant::now())).boxed().shared();
+                self.make_room(&mut entries, now);
                 let entry = Entry { answer: answer.clone(), asked: now, before: before.clone() };
                 entries.insert(key, entry);
                 answer
@@ -84,16 +97,19 @@ impl<K: Clone + Eq + Hash, V: Clone + Send + Sync + 'static> Cache<K, V> {
             (answer, _) => answer,
         }
     }
-}
 
-/// Keeps the size bounded: what is of no use goes first, then the oldest.
-fn make_room<K: Clone + Eq + Hash, V: Clone>(entries: &mut HashMap<K, Entry<V>>, now: Instant) {
-    if entries.len() < ACCESS_CACHE_SIZE {
-        return;
-    }
-    entries.retain(|_, e| now.duration_since(e.asked) < ACCESS_CACHE + Duration::from_secs(1));
-    if entries.len() >= ACCESS_CACHE_SIZE {
-        let oldest = entries.iter().min_by_key(|(_, e)| e.asked).map(|(key, _)| key.clone());
-        oldest.and_then(|key| entries.remove(&key));
+    /// Keeps the size bounded: what is of no use goes first, then the oldest refusal, then the oldest.
+    fn make_room(&self, entries: &mut HashMap<K, Entry<V>>, now: Instant) {
+        if entries.len() < ACCESS_CACHE_SIZE {
+            return;
+        }
+        let admitted = |e: &Entry<V>| e.last(now).is_some_and(|(value, _)| (self.admits)(&value));
+        let recent = |e: &Entry<V>| now.duration_since(e.asked) < ACCESS_CACHE + Duration::from_secs(1);
+        entries.retain(|_, e| recent(e) || admitted(e));
+        if entries.len() >= ACCESS_CACHE_SIZE {
+            let first =
+                entries.iter().min_by_key(|(_, e)| (admitted(e), e.asked)).map(|(key, _)| key.clone());
+            first.and_then(|key| entries.remove(&key));
+        }
     }
 }

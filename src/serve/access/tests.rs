@@ -6,7 +6,9 @@ use tokio::time::{Duration, advance};
 
 use super::*;
 use crate::client::fake::Fake;
-use crate::constants::{ACCESS_CACHE, ACCESS_CACHE_SIZE, ACCESS_OUTAGE, REVIEW_RETRY};
+use crate::constants::{
+    ACCESS_CACHE, ACCESS_CACHE_SIZE, ACCESS_OUTAGE, REVIEW_RETRY, REVIEWS_BURST, REVIEWS_INTERVAL,
+};
 use crate::map::{Current, Liveness};
 
 /// Knows the token `good`, of an account that may read `allowed`.
@@ -177,11 +179,84 @@ async fn a_hanging_api_server_costs_one_timeout_and_not_one_per_request() {
 
 #[tokio::test]
 async fn invented_tokens_cannot_grow_the_cache() {
-    let cache = Cache::new();
+    let cache = Cache::new(|()| false);
     for n in 0..ACCESS_CACHE_SIZE + 100 {
-        cache.get(n, || Box::pin(async { Ok(()) })).await.unwrap();
+        cache.get(n, |_| Ok(Box::pin(async { Ok(()) }))).await.unwrap();
     }
     assert_eq!(cache.len(), ACCESS_CACHE_SIZE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn invented_tokens_cannot_turn_out_those_who_were_let_in() {
+    let cache = Cache::new(|admitted| *admitted);
+    let ask = async |n: usize, answer: Result<bool, Unreachable>| {
+        cache.get(n, |_| Ok(Box::pin(async { answer }))).await
+    };
+    ask(0, Ok(true)).await.unwrap();
+    advance(ACCESS_CACHE * 2).await;
+    for n in 1..2 * ACCESS_CACHE_SIZE {
+        ask(n, Ok(false)).await.unwrap();
+    }
+    assert_eq!(cache.len(), ACCESS_CACHE_SIZE);
+    assert_eq!(ask(0, Err(Unreachable("away".into()))).await, Ok(true), "still known in an outage");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_invented_tokens_is_no_flood_at_the_api_server_and_no_matter_to_known_readers() {
+    let (reviewer, access) = fixed([Wish::Aggregate]);
+    let read =
+        async |token: &str| check(&access, &with(&format!("Bearer {token}")), &Wish::Aggregate).await.0;
+    assert_eq!(read("good").await, 200);
+    let flood = async |name: &str| {
+        for n in 0..10_000 {
+            let status = read(&format!("{name}-{n}")).await;
+            assert!(matches!(status, 401 | 503), "{status}");
+        }
+    };
+    flood("first").await;
+    let burst = usize::try_from(REVIEWS_BURST).unwrap();
+    assert_eq!(reviewer.asked().0, burst - 1, "the good one's two were the first of them");
+    advance(ACCESS_CACHE).await;
+    flood("second").await;
+    assert_eq!(read("good").await, 200, "asked for again all the same");
+    let (tokens, rights) = reviewer.asked();
+    assert_eq!((tokens, rights), (2 * burst, 2), "a budget that was left alone is full and no fuller");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_comes_back_one_by_one() {
+    let budget = Budget::new();
+    let take = || std::iter::from_fn(|| budget.take().then_some(())).count();
+    assert_eq!(take(), usize::try_from(REVIEWS_BURST).unwrap());
+    advance(REVIEWS_INTERVAL * 5 / 2).await;
+    assert_eq!(take(), 2);
+    advance(REVIEWS_INTERVAL / 2).await;
+    assert_eq!(take(), 1, "halves add up");
+    advance(REVIEWS_INTERVAL * REVIEWS_BURST * 2).await;
+    assert_eq!(take(), usize::try_from(REVIEWS_BURST).unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_account_with_many_wishes_is_bounded_as_well() {
+    let (reviewer, access) = fixed([]);
+    for n in 0..2_000 {
+        let wish = cluster("data", &format!("invented-{n}"));
+        let status = check(&access, &with("Bearer good"), &wish).await.0;
+        assert!(matches!(status, 403 | 503), "{status}");
+    }
+    assert_eq!(reviewer.asked(), (1, usize::try_from(REVIEWS_BURST).unwrap() - 1));
+}
+
+#[tokio::test]
+async fn of_two_tokens_neither_counts() {
+    let (reviewer, access) = fixed([Wish::Aggregate]);
+    for (first, second) in [("Bearer good", "Bearer bad"), ("Bearer bad", "Bearer good"), ("Bearer good", "")]
+    {
+        let mut headers = with(first);
+        headers.append(AUTHORIZATION, HeaderValue::try_from(second).unwrap());
+        assert_eq!(check(&access, &headers, &Wish::Aggregate).await.0, 401);
+    }
+    assert_eq!(reviewer.asked(), (0, 0));
 }
 
 #[tokio::test]
