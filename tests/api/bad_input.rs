@@ -132,9 +132,22 @@ async fn an_identity_copied_past_the_webhook_withdraws_the_entry_until_it_is_gon
     let space = Space::new("bad-copied").await;
     space.pod("victim", json!({})).await;
     space.routed(&["victim"]).await;
-    space.pod("copier", json!({"metadata": {"labels": {"external-ip.dev/cluster": null}}})).await;
-    let copy = json!({"metadata": {"labels": {"stamp.external-ip.dev/pod-id": "c.victim"}}});
-    space.api.patch(&space.core("pods/copier"), &copy).await.ok();
+    // past the webhook: while the namespace takes no part
+    let namespace = format!("/api/v1/namespaces/{}", space.name);
+    let enabled = |value: Value| json!({"metadata": {"labels": {"external-ip.dev/enabled": value}}});
+    space.api.patch(&namespace, &enabled(json!(null))).await.ok();
+    let copy = json!({
+        "metadata": {"name": "copier", "labels": {"stamp.external-ip.dev/pod-id": "c.victim"}},
+        "spec": {"containers": [{"name": "main", "image": "none"}]},
+    });
+    crate::support::eventually("a pod comes past the webhook", async || {
+        let seen = space.api.post(&space.core("pods?dryRun=All"), &copy).await.ok();
+        let labels = seen["metadata"]["labels"].clone();
+        if labels["stamp.external-ip.dev/pod-id"] == "c.victim" { Ok(()) } else { Err(labels.to_string()) }
+    })
+    .await;
+    space.api.post(&space.core("pods"), &copy).await.ok();
+    space.api.patch(&namespace, &enabled(json!("true"))).await.ok();
     space.reason("c", "victim", "DuplicateIdentity").await;
     assert_eq!(space.entries("c").await["victim"]["external"], json!(null));
     space.event("Pod", "victim", "DuplicateIdentity").await;
