@@ -49,6 +49,14 @@ pub struct Run {
         env = "CONFIG"
     )]
     pub config: PathBuf,
+    /// What this process does. `controller` answers admission and, holding the Lease, writes; `mapping` serves the map
+    /// and never writes. Apart, the controller hands the servers their certificate in a Secret.
+    #[arg(long, value_name = "ROLE", value_enum, value_delimiter = ',', env = "ROLES",
+        default_values_t = [Role::Controller, Role::Mapping])]
+    pub roles: Vec<Role>,
+    /// Where a process with the role `mapping` alone finds tls.crt and tls.key, unless the configuration names files.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/tls/mapping", env = "MAPPING_TLS")]
+    pub mapping_tls: PathBuf,
     /// Where the mapping is served, by TLS.
     #[arg(long, value_name = "ADDR", default_value = "[::]:8888")]
     pub listen_mapping: SocketAddr,
@@ -68,6 +76,22 @@ pub struct Run {
     /// by URL, or a mapping address no Service knows.
     #[arg(long = "san", value_name = "NAME-OR-IP")]
     pub sans: Vec<String>,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Answers admission, stands for leadership, writes.
+    Controller,
+    /// Serves the map from its own watch.
+    Mapping,
+}
+
+impl Run {
+    /// Whether the process has this role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
 }
 
 /// Arguments of `check`.

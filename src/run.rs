@@ -8,16 +8,18 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use external_ip_core::action::Action;
 use external_ip_core::objects::Service;
-use external_ip_core::settings::{self, CertificateSource, Settings};
+use external_ip_core::settings::{self, CertificateFiles, CertificateSource, Settings};
+use external_ip_core::state::Update;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::act::configmaps::{ConfigMaps, Source};
+use crate::act::handover;
 use crate::act::lease::{self, Leadership};
 use crate::act::registration;
 use crate::act::writer::Writer;
-use crate::cli;
+use crate::cli::{self, Role};
 use crate::client;
 use crate::control::{Control, Inputs, Outputs};
 use crate::map::{Current, Liveness, Refresh};
@@ -30,7 +32,7 @@ use crate::serve::mapping::{self, Mapping};
 use crate::tls::files::Files;
 use crate::tls::leaf::SelfManaged;
 use crate::tls::{self, ServedKey, Trusted, Verifiers};
-use crate::watch::{self as feeds, Watchers};
+use crate::watch::{self as feeds, FeedSpec, Watchers};
 use tasks::{Stop, Tasks};
 
 /// Updates on their way to the state loop. Bounds memory while the loop is busy; watches wait, the API server buffers.
@@ -71,7 +73,11 @@ pub async fn run(args: &cli::Run) -> Result<()> {
     let certificates = Certificates::start(&shared, args, &mut tasks, &stop).await?;
     listen(&shared, args, &certificates, &mut tasks, &stop)?;
     let service = feeds::mapping_service(tasks.set(), &shared.client, &shared.namespace, &stop.all);
-    control(&shared, args, &certificates, service.clone(), &mut tasks, &stop);
+    if args.has(Role::Controller) {
+        control(&shared, args, &certificates, service.clone(), &mut tasks, &stop);
+    } else {
+        follow(&shared, service.clone(), &mut tasks, &stop);
+    }
     if let Some(own) = certificates.own.clone() {
         tasks.spawn("outside names", follow_service(own, service, stop.all.clone()));
     }
@@ -98,8 +104,8 @@ fn read_settings(args: &cli::Run) -> Result<Settings> {
 
 /// The keys of the two TLS listeners.
 struct Certificates {
-    admission: Arc<ServedKey>,
-    mapping: Arc<ServedKey>,
+    admission: Option<Arc<ServedKey>>,
+    mapping: Option<Arc<ServedKey>>,
     /// Our CA, where a listener uses it.
     own: Option<Arc<SelfManaged>>,
     /// The registration trusts our CA.
@@ -111,8 +117,9 @@ struct Certificates {
 impl Certificates {
     async fn start(shared: &Shared, args: &cli::Run, tasks: &mut Tasks, stop: &Stop) -> Result<Self> {
         let sources = &shared.settings.tls;
-        let own_admission = sources.admission == CertificateSource::SelfManaged;
-        let own_mapping = sources.mapping == CertificateSource::SelfManaged;
+        let (controller, mapping) = (args.has(Role::Controller), args.has(Role::Mapping));
+        let own_admission = controller && sources.admission == CertificateSource::SelfManaged;
+        let own_mapping = controller && sources.mapping == CertificateSource::SelfManaged;
         let own = (own_admission || own_mapping).then(|| {
             let (client, metrics) = (shared.client.clone(), Arc::clone(&shared.metrics));
             let config_maps = own_mapping.then(|| shared.settings.installation.clone());
@@ -123,13 +130,26 @@ impl Certificates {
             tasks.spawn("certificates", async move { running.run(stop).await });
             own
         });
-        let (admission, _) =
-            Self::source(shared, "admission", &sources.admission, own.as_ref(), tasks, stop).await?;
-        let (mapping, trusted) =
-            Self::source(shared, "mapping", &sources.mapping, own.as_ref(), tasks, stop).await?;
-        shared.health.expect_key("admission", Arc::clone(&admission));
-        shared.health.expect_key("mapping", Arc::clone(&mapping));
-        Ok(Self { admission, mapping, own, own_admission, trusted })
+        let mut made = Self { admission: None, mapping: None, own, own_admission, trusted: None };
+        if controller {
+            let source =
+                Self::source(shared, "admission", &sources.admission, made.own.as_ref(), tasks, stop);
+            made.admission = Some(source.await?.0);
+        }
+        if mapping {
+            let mounted = || {
+                let (certificate, key) = (args.mapping_tls.join("tls.crt"), args.mapping_tls.join("tls.key"));
+                CertificateSource::Files(CertificateFiles { certificate, key, ca: None })
+            };
+            let elsewhere = !controller && sources.mapping == CertificateSource::SelfManaged;
+            let source = if elsewhere { mounted() } else { sources.mapping.clone() };
+            let source = Self::source(shared, "mapping", &source, made.own.as_ref(), tasks, stop);
+            let (key, trusted) = source.await?;
+            (made.mapping, made.trusted) = (Some(key), trusted);
+        } else if own_mapping {
+            made.trusted = made.own.as_ref().map(|own| own.trusted());
+        }
+        Ok(made)
     }
 
     async fn source(
@@ -147,10 +167,14 @@ impl Certificates {
                 let found = (files.served(), files.trusted());
                 let stop = stop.all.clone();
                 tasks.spawn("certificate files", async move { files.run(stop).await });
+                shared.health.expect_key(listener, Arc::clone(&found.0));
                 Ok(found)
             }
-            (CertificateSource::SelfManaged, Some(own)) => Ok((own.served(), Some(own.trusted()))),
-            (CertificateSource::SelfManaged, None) => Ok(Default::default()), // not reached: `own` is made for it
+            (CertificateSource::SelfManaged, own) => {
+                let served = own.map(|own| own.served()).unwrap_or_default(); // `own` is made for it
+                shared.health.expect_key(listener, Arc::clone(&served));
+                Ok((served, own.map(|own| own.trusted())))
+            }
         }
     }
 }
@@ -163,30 +187,33 @@ fn listen(
     tasks: &mut Tasks,
     stop: &Stop,
 ) -> Result<()> {
-    let access = match shared.settings.access {
-        settings::Access::Open => Access::Open,
-        settings::Access::Token => Access::token(Arc::new(ApiReviewer::new(shared.client.clone()))),
-    };
-    let admission = admission::router(Admission {
-        settings: Arc::clone(&shared.settings),
-        current: Arc::clone(&shared.current),
-        liveness: Arc::clone(&shared.liveness),
-        metrics: Arc::clone(&shared.metrics),
-    });
-    let mapping = mapping::router(Mapping {
-        current: Arc::clone(&shared.current),
-        liveness: Arc::clone(&shared.liveness),
-        refresh: Arc::clone(&shared.refresh),
-        access,
-        ca: certificates.trusted.clone(),
-        metrics: Arc::clone(&shared.metrics),
-    });
+    let mut served = Vec::new();
+    if let Some(key) = &certificates.admission {
+        let admission = admission::router(Admission {
+            settings: Arc::clone(&shared.settings),
+            current: Arc::clone(&shared.current),
+            liveness: Arc::clone(&shared.liveness),
+            metrics: Arc::clone(&shared.metrics),
+        });
+        served.push(("admission", args.listen_admission, admission, Some(key)));
+    }
+    if let Some(key) = &certificates.mapping {
+        let access = match shared.settings.access {
+            settings::Access::Open => Access::Open,
+            settings::Access::Token => Access::token(Arc::new(ApiReviewer::new(shared.client.clone()))),
+        };
+        let mapping = mapping::router(Mapping {
+            current: Arc::clone(&shared.current),
+            liveness: Arc::clone(&shared.liveness),
+            refresh: Arc::clone(&shared.refresh),
+            access,
+            ca: certificates.trusted.clone(),
+            metrics: Arc::clone(&shared.metrics),
+        });
+        served.push(("mapping", args.listen_mapping, mapping, Some(key)));
+    }
     let admin = admin::router(Arc::clone(&shared.health), Arc::clone(&shared.metrics));
-    let served = [
-        ("admission", args.listen_admission, admission, Some(&certificates.admission)),
-        ("mapping", args.listen_mapping, mapping, Some(&certificates.mapping)),
-        ("admin", args.listen_admin, admin, None),
-    ];
+    served.push(("admin", args.listen_admin, admin, None));
     for (name, ..) in &served {
         shared.health.expect_listener(name);
     }
@@ -202,6 +229,42 @@ fn listen(
     Ok(())
 }
 
+/// Starts every watch: what is watched, and what is seen.
+fn watch_all(shared: &Shared, tasks: &mut Tasks, stop: &Stop) -> (Vec<FeedSpec>, mpsc::Receiver<Update>) {
+    let (updates_in, updates) = mpsc::channel(UPDATES);
+    let watched = feeds::feeds(&shared.settings);
+    let watchers = Watchers {
+        liveness: Arc::clone(&shared.liveness),
+        refresh: Arc::clone(&shared.refresh),
+        metrics: Arc::clone(&shared.metrics),
+    };
+    feeds::spawn(tasks.set(), watched.clone(), &shared.client, &watchers, &updates_in, &stop.all);
+    (watched, updates)
+}
+
+/// Watches and state loop of a process that only reads.
+fn follow(
+    shared: &Shared,
+    mapping_service: watch::Receiver<Option<Arc<Service>>>,
+    tasks: &mut Tasks,
+    stop: &Stop,
+) {
+    let (watched, updates) = watch_all(shared, tasks, stop);
+    // it follows for ever, so nothing is ever planned, and there is nobody to carry it out
+    let (role_in, role) = watch::channel(lease::Role::Following);
+    let (actions, _) = mpsc::unbounded_channel();
+    let (reported, outcomes) = mpsc::unbounded_channel();
+    let liveness = Arc::clone(&shared.liveness);
+    let inputs = Inputs { updates, outcomes, role, mapping_service, liveness };
+    let outputs = Outputs { current: Arc::clone(&shared.current), actions };
+    let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
+    let all = stop.all.clone();
+    tasks.spawn("state", async move {
+        control.run(all).await;
+        drop((role_in, reported));
+    });
+}
+
 /// Watches, state loop, lease and writers.
 fn control(
     shared: &Shared,
@@ -211,14 +274,7 @@ fn control(
     tasks: &mut Tasks,
     stop: &Stop,
 ) {
-    let (updates_in, updates) = mpsc::channel(UPDATES);
-    let watched = feeds::feeds(&shared.settings);
-    let watchers = Watchers {
-        liveness: Arc::clone(&shared.liveness),
-        refresh: Arc::clone(&shared.refresh),
-        metrics: Arc::clone(&shared.metrics),
-    };
-    feeds::spawn(tasks.set(), watched.clone(), &shared.client, &watchers, &updates_in, &stop.all);
+    let (watched, updates) = watch_all(shared, tasks, stop);
     let (leadership, released) = lead(shared, args, tasks);
     let (actions, planned) = mpsc::unbounded_channel();
     let (reported, outcomes) = mpsc::unbounded_channel();
@@ -238,16 +294,23 @@ fn control(
     let installation = &shared.settings.installation;
     let writer =
         Writer::new(shared.client.clone(), leadership.clone(), installation, Arc::clone(&shared.metrics));
-    let own_ca = certificates.own.as_ref().filter(|_| certificates.own_admission).map(|own| own.trusted());
     let drain = stop.writing.clone();
     // the lease is given up when nothing is written any more
     tasks.spawn("writers", async move {
         writer.run(planned, reported, drain).await;
         released.cancel();
     });
-    if let Some(ca) = own_ca {
-        let keep = registration::keep_ca_bundle(shared.client.clone(), leadership, ca, stop.writing.clone());
+    let Some(own) = &certificates.own else { return };
+    let (client, stop) = (shared.client.clone(), stop.writing.clone());
+    if certificates.own_admission {
+        let keep =
+            registration::keep_ca_bundle(client.clone(), leadership.clone(), own.trusted(), stop.clone());
         tasks.spawn("registration", keep);
+    }
+    if !args.has(Role::Mapping) && shared.settings.tls.mapping == CertificateSource::SelfManaged {
+        let (namespace, own) = (shared.namespace.clone(), Arc::clone(own));
+        let keep = handover::keep_mapping_leaf(client, namespace, leadership, own, stop);
+        tasks.spawn("mapping certificate", keep);
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod authority;
 mod bundle;
 pub mod files;
+pub mod handover;
 pub mod leaf;
 pub mod resolver;
 mod rotation;

@@ -74,6 +74,8 @@ pub const ROTATE_CA_ANNOTATION: &str = "external-ip.dev/rotate-ca";
 pub const NEXT_CA_ANNOTATION: &str = "external-ip.dev/next-ca-signs-from";
 /// On [`CA_SECRET`], by us: until when the former CA is trusted. May be edited.
 pub const FORMER_CA_ANNOTATION: &str = "external-ip.dev/former-ca-trusted-until";
+/// Secret with the leaf of mapping servers that run on their own.
+pub const MAPPING_TLS_SECRET: &str = "external-ip-controller-mapping-tls";
 /// ConfigMap with the CA certificate, in the controller's namespace.
 pub const CA_CONFIG_MAP: &str = "external-ip-ca";
 /// ConfigMap with the aggregate mapping, in the controller's namespace.

@@ -56,21 +56,25 @@ impl Stop {
 
 /// The process's tasks. One that ends before the process stops takes the process with it: half a controller is worse
 /// than none, since it looks alive.
-pub(super) struct Tasks(JoinSet<String>);
+pub(super) struct Tasks {
+    set: JoinSet<String>,
+    listeners: usize,
+}
 
 impl Tasks {
     pub(super) fn new() -> Self {
-        Self(JoinSet::new())
+        Self { set: JoinSet::new(), listeners: 0 }
     }
 
     /// For modules that spawn by themselves; their tasks return their names.
     pub(super) fn set(&mut self) -> &mut JoinSet<String> {
-        &mut self.0
+        &mut self.set
     }
 
     pub(super) fn spawn(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
+        self.listeners += usize::from(is_listener(name));
         let name = name.to_owned();
-        self.0.spawn(async move {
+        self.set.spawn(async move {
             task.await;
             name
         });
@@ -82,7 +86,7 @@ impl Tasks {
         tokio::select! {
             biased;
             () = stop.writing.cancelled() => {}
-            Some(ended) = self.0.join_next() => return Err(failure(ended)),
+            Some(ended) = self.set.join_next() => return Err(failure(ended)),
         }
         health.stop();
         let ordered = async {
@@ -92,12 +96,12 @@ impl Tasks {
         tokio::pin!(ordered);
         let limit = tokio::time::sleep(LINGER + DRAIN + Duration::from_secs(1));
         tokio::pin!(limit);
-        let (mut lingering, mut listeners) = (true, LISTENERS);
+        let (mut lingering, mut listeners) = (true, self.listeners);
         loop {
             tokio::select! {
                 () = &mut ordered, if lingering => lingering = false,
                 () = &mut limit => return Err(anyhow!("not drained in time; open requests were cut off")),
-                ended = self.0.join_next() => match ended {
+                ended = self.set.join_next() => match ended {
                     Some(Ok(name)) => {
                         listeners -= usize::from(is_listener(&name));
                         if listeners == 0 {
@@ -111,8 +115,6 @@ impl Tasks {
         }
     }
 }
-
-const LISTENERS: usize = 3;
 
 fn is_listener(name: &str) -> bool {
     matches!(name, "admission" | "mapping" | "admin")

@@ -9,7 +9,8 @@ use std::time::Duration;
 use external_ip_core::names;
 use kube::Client;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType,
+    Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
@@ -37,6 +38,30 @@ pub struct Leaf {
 /// A leaf of `authority` for `names` (DNS names and addresses as text; what is neither is left out), with a key of its
 /// own, from `now` (seconds since 1970) for [`LEAF_LIFE`], but not longer than its CA.
 pub fn issue(authority: &Authority, names: &BTreeSet<String>, now: i64) -> Result<Leaf, AuthorityError> {
+    let (certificate, key, not_after) = sign(authority, names, now)?;
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    // without the CA: whoever trusts it has it, and a longer handshake serves nobody
+    let key = CertifiedKey::from_der(vec![certificate.der().clone()], der, &provider())
+        .map_err(|e| AuthorityError::Generate(e.to_string()))?;
+    Ok(Leaf { key, not_after, renew_at: now + (not_after - now) * 2 / 3 })
+}
+
+/// The same as PEM: certificate and key.
+pub(super) fn issue_pem(
+    authority: &Authority,
+    names: &BTreeSet<String>,
+    now: i64,
+) -> Result<(String, String), AuthorityError> {
+    let (certificate, key, _) = sign(authority, names, now)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+/// Certificate, key, and when it ends.
+fn sign(
+    authority: &Authority,
+    names: &BTreeSet<String>,
+    now: i64,
+) -> Result<(Certificate, KeyPair, i64), AuthorityError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     let not_after = now.saturating_add(seconds(LEAF_LIFE)).min(authority.not_after());
@@ -48,11 +73,7 @@ pub fn issue(authority: &Authority, names: &BTreeSet<String>, now: i64) -> Resul
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, authority.issuer())?;
-    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    // without the CA: whoever trusts it has it, and a longer handshake serves nobody
-    let key = CertifiedKey::from_der(vec![certificate.der().clone()], der, &provider())
-        .map_err(|e| AuthorityError::Generate(e.to_string()))?;
-    Ok(Leaf { key, not_after, renew_at: now + (not_after - now) * 2 / 3 })
+    Ok((certificate, key, not_after))
 }
 
 /// Addresses as such; names as far as they can be in a certificate: letters, digits, `-`, `_`, `.` and a leading `*.`.
@@ -144,6 +165,16 @@ impl SelfManaged {
         Arc::clone(&self.served)
     }
 
+    /// Every name a leaf has at this moment.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.fixed.iter().chain(&*self.outside.borrow()).cloned().collect()
+    }
+
+    /// Changes when [`names`](Self::names) do.
+    pub fn names_changes(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.outside.subscribe()
+    }
+
     /// Addresses and host names of the mapping Service's load balancer, from the control loop. The leaf is made again
     /// where they differ from the last ones.
     pub fn set_outside_names(&self, names: BTreeSet<String>) {
@@ -160,7 +191,7 @@ impl SelfManaged {
     }
 
     /// The CA in use; `None` until it is known.
-    fn authority(&self) -> Option<Arc<Authority>> {
+    pub fn authority(&self) -> Option<Arc<Authority>> {
         self.authority.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -274,8 +305,7 @@ impl SelfManaged {
     }
 
     fn reissue(&self, authority: &Arc<Authority>, now: i64) -> Result<(), String> {
-        let mut names = self.fixed.clone();
-        names.extend(self.outside.borrow().iter().cloned());
+        let names = self.names();
         let mut leaf = self.leaf.lock().unwrap_or_else(PoisonError::into_inner);
         let good = leaf
             .as_ref()

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here is a failed test
 
+mod access;
 mod bad_input;
 mod documents;
 mod exposure;
@@ -10,8 +11,11 @@ mod lease;
 mod library;
 mod lifecycle;
 mod outage;
+mod policies;
 mod rig;
+mod rights;
 mod rotation;
+mod split;
 #[path = "../support/mod.rs"]
 mod support;
 mod watch;
