@@ -355,3 +355,27 @@ async fn of_its_registration_the_controllers_account_writes_the_bundle_and_nothi
     let other = controller.get(&path.replace("external-ip-controller", "other")).await;
     assert_eq!(other.status, 403, "no other registration");
 }
+
+#[tokio::test]
+async fn the_products_pods_run_at_the_restricted_level_which_its_namespace_enforces() {
+    let space = Space::new("policy-restricted").await;
+    let cluster = &space.rig.cluster;
+    let root = env!("CARGO_MANIFEST_DIR");
+    // the split overlay's account, which this cluster has no use for otherwise, is not what is judged here
+    let overlay = cluster.kubectl(&["kustomize", &format!("{root}/manifests/overlays/split")]).unwrap();
+    let job = std::fs::read_to_string(format!("{root}/manifests/examples/cleanup.yaml")).unwrap();
+    let workload = |d: &&str| d.contains("\nkind: Deployment\n") || d.contains("\nkind: Job\n");
+    let documents: Vec<&str> = overlay.split("\n---\n").chain([job.as_str()]).filter(workload).collect();
+    assert_eq!(documents.len(), 3, "controller, map servers, cleanup");
+    let pods = "/api/v1/namespaces/external-ip-controller/pods?dryRun=All";
+    for document in documents {
+        let made =
+            cluster.kubectl_with(&["create", "--dry-run=client", "-o", "json", "-f", "-"], document).unwrap();
+        let workload: Value = serde_json::from_str(&made).unwrap();
+        let mut pod = json!({"metadata": {"name": "judged"}, "spec": workload["spec"]["template"]["spec"]});
+        pod["spec"]["serviceAccountName"] = json!("external-ip-controller");
+        space.api.post(pods, &pod).await.ok();
+        pod["spec"]["securityContext"]["runAsNonRoot"] = json!(false);
+        refused("as root", &space.api.post(pods, &pod).await, "violates PodSecurity \"restricted");
+    }
+}

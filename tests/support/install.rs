@@ -15,10 +15,11 @@ pub(crate) fn install(cluster: &Cluster, admission_port: u16) {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/install.yaml")).unwrap();
     let kept: Vec<&str> =
         shipped.split("\n---\n").filter(|d| !BY_HAND.iter().any(|k| d.contains(&format!("\n{k}")))).collect();
-    cluster.apply(&kept.join("\n---\n")).unwrap();
+    // first, so that the namespace has the labels of the shipped one in the end
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/examples/webhook-by-url.yaml");
     let example = std::fs::read_to_string(example).unwrap();
     cluster.apply(&example.replace("127.0.0.1:8443", &format!("127.0.0.1:{admission_port}"))).unwrap();
+    cluster.apply(&kept.join("\n---\n")).unwrap();
 }
 
 /// The published CA.
