@@ -116,6 +116,15 @@ fn each_external_address_leads_to_its_member_and_a_mounted_map_says_so() {
         assert!(file("mapping.yaml").contains(&entry.outside), "{}", file("mapping.yaml"));
     }
     assert!(file("ca.crt").contains("BEGIN CERTIFICATE"));
+
+    store.scale(&rig, 4);
+    let entries = store.routed(&rig, &map, 4);
+    let begun = std::time::Instant::now();
+    eventually("the mounted file follows the map", || {
+        let mounted = file("mapping.yaml");
+        if entries.iter().all(|entry| mounted.contains(&entry.outside)) { Ok(()) } else { Err(mounted) }
+    });
+    say(&format!("a mounted map shows a new member {:?} after HTTPS does", begun.elapsed()));
 }
 
 /// A pod that mounts a ConfigMap and does nothing.
