@@ -100,7 +100,7 @@ fn each_external_address_leads_to_its_member_and_a_mounted_map_says_so() {
 
     let mut mounts = json_pod();
     mounts["spec"]["volumes"][0]["configMap"]["name"] = "store-external-ips".into();
-    let document = rig.outside.run(map.fetch(&[])).unwrap().json();
+    let document = rig.outside.run(map.clone().fetch(&[])).unwrap().json();
     within(std::time::Duration::from_secs(10), "the ConfigMap holds the same map", || {
         let written = rig.get(&["-n", "first", "configmap", "store-external-ips"]);
         let written = written["data"]["mapping.json"].as_str().unwrap_or_default().to_owned();
