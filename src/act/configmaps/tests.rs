@@ -267,7 +267,7 @@ async fn what_somebody_deletes_or_edits_is_mended_within_seconds() {
     let good = bench.object(OF_A)["data"].clone();
     bench.edit(OF_A, |object| object["data"]["mapping.json"] = json!("{}"));
     assert_eq!(bench.writes().await, [format!("PATCH {OF_A}")]);
-    assert_eq!(bench.object(OF_A)["data"], good);
+    assert_eq!(bench.object(OF_A)["data"], good, "mended as it was seen");
     bench.edit(OF_A, |object| object["data"]["theirs"] = json!("kept"));
     assert!(bench.writes().await.is_empty());
 }

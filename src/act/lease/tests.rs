@@ -157,7 +157,10 @@ async fn a_dead_holder_is_replaced_after_the_lease_and_not_before() {
     sleep(Duration::from_secs(60)).await;
     a.task.abort();
     let took = b.when(true).await;
-    assert!(took + LEASE_RETRY > LEASE_DURATION && took < LEASE_DURATION + 2 * LEASE_RETRY, "{took:?}");
+    assert!(
+        took + LEASE_RETRY > LEASE_DURATION && took < LEASE_DURATION + 2 * LEASE_RETRY,
+        "it took {took:?}"
+    );
     assert_eq!(*b.leadership.changes().borrow(), Role::Leading { term: 1 });
 }
 
@@ -195,7 +198,11 @@ async fn the_deadline_counts_from_before_the_renewal_was_sent() {
         sleep(Duration::from_millis(1)).await;
     }
     let written = server.last_write.lock().unwrap().unwrap();
-    assert!(written.elapsed() <= LEASE_RENEW_DEADLINE, "{:?}", written.elapsed());
+    assert!(
+        written.elapsed() <= LEASE_RENEW_DEADLINE,
+        "led for {:?} after its last write",
+        written.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]

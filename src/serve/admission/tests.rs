@@ -154,7 +154,9 @@ async fn a_review_of_exactly_the_limit_is_answered() {
 async fn a_body_that_never_ends_is_given_up() {
     let served = served(stamp::answer);
     let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+    let begun = tokio::time::Instant::now();
     assert_eq!(served.review(never).await.0, 408);
+    assert_eq!(begun.elapsed().as_secs(), BODY_TIMEOUT.as_secs(), "in time");
     assert!(served.metrics.text().contains("external_ip_admission_total{result=\"unread\",reason=\"\"} 1"));
 }
 

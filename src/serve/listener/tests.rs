@@ -302,7 +302,7 @@ async fn flood(
     });
     writes.write_all(first).await.unwrap();
     let mut sent = 0;
-    while !said.is_finished() && sent < 64 << 20 {
+    while !said.is_finished() && sent < 4 << 20 {
         let bytes = more();
         if writes.write_all(&bytes).await.is_err() || writes.flush().await.is_err() {
             break;

@@ -201,6 +201,11 @@ async fn a_replica_that_catches_up_answers_with_what_it_has_then() {
         served.publish(two(), 9);
     });
     assert_eq!((answer.status, answer.header(MAP_POSITION)), (200, "e5.n5.p9.s5"));
+    let (answer, ()) = tokio::join!(served.get("/", &[("map-position", "e5.n5.p12.s5")]), async {
+        tokio::task::yield_now().await;
+        served.publish_reached(two(), 9, 12);
+    });
+    assert_eq!((answer.status, answer.header(MAP_POSITION)), (200, "e5.n5.p12.s5"), "by a bookmark");
 }
 
 #[tokio::test]

@@ -121,12 +121,16 @@ async fn a_new_load_balancer_address_is_in_the_next_handshake_and_open_connectio
     assert!(matches!(outside, ServerName::IpAddress(_)));
     connect(address, "203.0.113.9", client(&authority, &[])).await.unwrap_err();
     managed.set_outside_names(names(["203.0.113.9", "lb.example.org"]));
-    let fresh = loop {
-        if let Ok(stream) = connect(address, "203.0.113.9", client(&authority, &[])).await {
-            break stream;
+    let fresh = async {
+        loop {
+            if let Ok(stream) = connect(address, "203.0.113.9", client(&authority, &[])).await {
+                return stream;
+            }
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     };
+    let fresh =
+        tokio::time::timeout(Duration::from_secs(20), fresh).await.expect("a leaf for the new address");
     assert_ne!(shown(&open), shown(&fresh));
     connect(address, "lb.example.org", client(&authority, &[])).await.unwrap();
     open.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();

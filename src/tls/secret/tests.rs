@@ -19,7 +19,9 @@ async fn obtained(
     answers: impl AsyncFnOnce(&mut Fake),
 ) -> Result<Authority, SecretError> {
     let (client, mut server) = Fake::new();
-    let (result, ()) = tokio::join!(obtain(&client, "ns", current, now()), answers(&mut server));
+    let both = async { tokio::join!(obtain(&client, "ns", current, now()), answers(&mut server)) };
+    let both = tokio::time::timeout(std::time::Duration::from_secs(20), both).await;
+    let (result, ()) = both.expect("all answers are asked for");
     assert!(server.is_idle(), "nothing else is asked");
     result.map(|stored| stored.authority)
 }

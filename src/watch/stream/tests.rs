@@ -218,7 +218,7 @@ async fn a_hang_and_one_failed_attempt_are_over_before_the_watch_counts_as_stale
     let heard = bench.pulse.at.lock().unwrap().clone();
     let longest = heard.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
     assert!(longest >= WATCH_RENEWAL + WATCH_OVERDUE + OPEN_TIMEOUT, "both hung: {longest:?}");
-    assert!(longest < crate::constants::STALE_AFTER, "{longest:?}");
+    assert!(longest < crate::constants::STALE_AFTER, "silent for {longest:?}");
     drop((hanging, unanswered));
 }
 
