@@ -100,7 +100,7 @@ fuzz: ## Fuzz what reads input from outside (SECONDS_EACH=300, needs a C++ compi
 	@fuzz/run $(SECONDS_EACH)
 
 .PHONY: protections
-protections: ## Take each protection out of a copy: its test must go red (ONLY=part of a name)
+protections: ## Take each protection out of a copy: its test must go red (ONLY="parts of names")
 	@tests/protections/run $(ONLY)
 
 .PHONY: nightly
