@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 /// Asks watches to find out at once how far the API server is, for readers that wait. A bookmark comes every 20 seconds
 /// otherwise.
@@ -31,7 +33,13 @@ struct Current {
 pub struct Questions {
     asked: watch::Receiver<u64>,
     current: watch::Sender<Current>,
+    /// When the next may be taken.
+    next: Instant,
 }
+
+/// Between two answers: whoever may read may ask, and each answer is a call to the API server. Short beside the seconds
+/// a bookmark takes.
+const PAUSE: Duration = Duration::from_millis(250);
 
 impl Refresh {
     /// Declares a feed.
@@ -39,7 +47,7 @@ impl Refresh {
         let (asked, questions) = watch::channel(0);
         let (answers, current) = watch::channel(Current::default());
         self.feeds.lock().unwrap_or_else(PoisonError::into_inner).insert(mark, Asking { asked, current });
-        Questions { asked: questions, current: answers }
+        Questions { asked: questions, current: answers, next: Instant::now() }
     }
 
     /// Asks the feed `mark`. The answer is a resource version that the API server was at after this call; it never
@@ -68,11 +76,12 @@ impl Refresh {
 impl Questions {
     /// Of a feed nobody asks.
     pub fn none() -> Self {
-        Self { asked: watch::channel(0).1, current: watch::Sender::default() }
+        Self { asked: watch::channel(0).1, current: watch::Sender::default(), next: Instant::now() }
     }
 
-    /// Returns once there is a question.
+    /// Returns once there is a question, and not at once after the last.
     pub async fn wait(&mut self) {
+        sleep_until(self.next).await;
         if self.asked.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -81,7 +90,10 @@ impl Questions {
 
     /// Takes the question, if there is one.
     pub fn take(&mut self) -> Option<u64> {
-        self.asked.has_changed().is_ok_and(|c| c).then(|| *self.asked.borrow_and_update())
+        self.asked.has_changed().is_ok_and(|c| c).then(|| {
+            self.next = Instant::now() + PAUSE;
+            *self.asked.borrow_and_update()
+        })
     }
 
     /// The API server is at `version`, read after `question` was taken.
@@ -92,8 +104,6 @@ impl Questions {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::timeout;
 
     use super::*;
@@ -110,7 +120,9 @@ mod tests {
         feed.answer(taken, 7);
         assert_eq!(first.await, 7);
         assert!(timeout(SOON, second).await.is_err(), "7 may have been read before it was asked");
+        let begun = Instant::now();
         feed.wait().await;
+        assert!(begun.elapsed() + SOON >= PAUSE, "not at once after the last");
         let taken = feed.take().unwrap();
         let third = refresh.ask("p");
         feed.answer(taken, 8);

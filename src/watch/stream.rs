@@ -37,8 +37,8 @@ use wire::{Lines, Named, Page, event};
 /// connection is half-open. Too short costs a renewal when the server is busy; too long eats into what is left until
 /// `STALE_AFTER`.
 const WATCH_OVERDUE: Duration = Duration::from_secs(3);
-/// A watch for readers that wait. The API server sends a bookmark 2 seconds before it ends a watch, so after one second
-/// here; none where a watch is no longer than those.
+/// A watch for readers that wait. The API server sends a bookmark 2 seconds before it ends a watch, so after one to two
+/// seconds here; none where a watch is no longer than those.
 const SHORT_RENEWAL: Duration = Duration::from_secs(3);
 /// For the head of a watch's answer. A hang and one failed attempt together stay below `STALE_AFTER`.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -273,10 +273,16 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
         position.opened = Some(Instant::now());
         let bound = length + WATCH_OVERDUE;
         let deadline = Instant::now() + bound;
+        // a bookmark that is still to come serves those who ask before it does
+        let mut bookmark_is_near = asked;
         loop {
             let line = tokio::select! {
                 line = timeout_at(deadline, lines.next()) => line.map_err(|_| CallError::Timeout(bound))??,
-                () = self.questions.wait(), if !asked => {
+                () = self.questions.wait() => {
+                    if bookmark_is_near {
+                        self.answer_readers(position.version).await?;
+                        continue;
+                    }
                     position.silent = position.silent.saturating_sub(1);
                     return Err(End::Asked);
                 }
@@ -287,7 +293,10 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
             position.silent = 0;
             let seen = match &change {
                 Change::Applied(object) | Change::Deleted(object) => object.version(),
-                Change::Progress(seen) => *seen,
+                Change::Progress(seen) => {
+                    bookmark_is_near = false;
+                    *seen
+                }
                 Change::Listed { .. } => 0,
             };
             self.send(change).await?;

@@ -268,18 +268,42 @@ async fn a_reader_that_waits_learns_where_the_server_is_and_a_short_watch_brings
 }
 
 #[tokio::test(start_paused = true)]
-async fn readers_that_ask_all_the_time_cost_one_look_per_short_watch() {
-    let (mut bench, mut events) = Bench::watching().await;
+async fn who_asks_before_the_bookmark_is_there_is_served_by_it_and_who_asks_later_by_the_next() {
+    let (mut bench, _events) = Bench::watching().await;
     let _first = bench.refresh.ask("n");
-    for _ in 0..2 * SILENT_WATCHES {
-        bench.server.next().await.ok(&page(5, &[], None));
-        drop(events);
-        events = bench.watch_for(5, "3").await.stream();
-        let opened = Instant::now();
-        let _again = bench.refresh.ask("n");
-        sleep(Duration::from_secs(3)).await;
-        assert_eq!(opened.elapsed(), Duration::from_secs(3));
+    bench.server.next().await.ok(&page(9, &[], None));
+    let events = bench.watch_for(5, "3").await.stream();
+    let second = bench.refresh.ask("n");
+    bench.server.next().await.ok(&page(11, &[], None));
+    assert_eq!(second.await, 11);
+    events.send(line("BOOKMARK", &object("", 11))).unwrap();
+    assert_eq!(bench.change().await, Change::Progress(11));
+    let _third = bench.refresh.ask("n");
+    bench.server.next().await.ok(&page(12, &[], None));
+    bench.watch_for(11, "3").await;
+    assert_eq!(bench.pulse.lists.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_ask_all_the_time_cost_four_looks_a_second_and_no_list() {
+    let (mut bench, _events) = Bench::watching().await;
+    let begun = Instant::now();
+    let mut looks = 0;
+    let mut watches = Vec::new();
+    while begun.elapsed() < Duration::from_secs(60) {
+        let _asked = bench.refresh.ask("n");
+        let request = tokio::time::timeout(Duration::from_millis(10), bench.server.next()).await;
+        match request {
+            Ok(look) if look.query.contains_key("limit") => {
+                looks += 1;
+                look.ok(&page(5, &[], None));
+            }
+            // silent ones
+            Ok(watch) => watches.push((Instant::now(), watch.stream())),
+            Err(_) => watches.retain(|(since, _)| since.elapsed() < SHORT_RENEWAL),
+        }
     }
+    assert!((60..=300).contains(&looks), "{looks}");
     assert_eq!(bench.pulse.lists.load(Ordering::Relaxed), 1, "short watches may be silent");
 }
 
