@@ -74,6 +74,15 @@ test-chaos: ## A minute of chaos on a real API server, judged by an oracle of it
 chaos: ## Minutes of it, with 200 pods and every disturbance (CHAOS_ROUNDS=2, CHAOS_RECORD=directory keeps the record)
 	@cargo test --quiet --locked --package external-ip-controller --test chaos -- --nocapture --ignored
 
+.PHONY: chaos-update
+chaos-update: ## The minute of chaos, begun by an older version (FROM=revision; the last tag, or the commit before)
+	@from=$${FROM:-$$(git describe --tags --abbrev=0 2> /dev/null || echo HEAD~1)}; old=$(target_dir)/older; \
+	rm -rf $$old/source && mkdir -p $$old/source && git archive $$from | tar -x -C $$old/source && \
+	echo "building $$from, which is updated to this version" && \
+	cargo build --quiet --locked --manifest-path $$old/source/Cargo.toml --target-dir $$old/target --package external-ip-controller && \
+	CHAOS_FROM=$$old/target/debug/external-ip-controller \
+	  cargo test --quiet --locked --package external-ip-controller --test chaos -- --nocapture
+
 .PHONY: test-tool
 test-tool: ## The local cluster itself: nothing is left behind, wherever it was killed
 	@cargo test --quiet --locked --package local-cluster

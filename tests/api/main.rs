@@ -7,6 +7,7 @@ mod access;
 mod bad_input;
 mod documents;
 mod exposure;
+mod flood;
 mod lease;
 mod library;
 mod lifecycle;

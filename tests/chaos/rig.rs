@@ -91,8 +91,9 @@ impl Rig {
         churn::prepare(&api).await;
         let record = cluster.dir().unwrap().join("record");
         std::fs::create_dir_all(&record).unwrap();
-        let home =
-            Home { clock_library: crate::clock::build(&record), directory: record.clone(), program: None };
+        // an older version, for the update to begin with
+        let program = std::env::var_os("CHAOS_FROM").map(std::path::PathBuf::from);
+        let home = Home { clock_library: crate::clock::build(&record), directory: record.clone(), program };
         let mut replicas = Vec::new();
         for name in ["a", "b"] {
             replicas.push(Replica::start(name, &cluster, &home).await);

@@ -51,9 +51,42 @@ pub(crate) async fn connect(
     ca: &str,
     name: ServerName<'static>,
 ) -> Result<TlsStream<TcpStream>, String> {
+    over(tcp(address).await?, ca, name).await
+}
+
+/// The same over a connection that is there.
+pub(crate) async fn over(
+    tcp: TcpStream,
+    ca: &str,
+    name: ServerName<'static>,
+) -> Result<TlsStream<TcpStream>, String> {
+    secured(tcp, name, config(ca)?).await
+}
+
+/// The same, for HTTP/2.
+pub(crate) async fn connect_http2(
+    address: SocketAddr,
+    ca: &str,
+    name: ServerName<'static>,
+) -> Result<TlsStream<TcpStream>, String> {
+    let mut config = config(ca)?;
+    Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
+    secured(tcp(address).await?, name, config).await
+}
+
+async fn tcp(address: SocketAddr) -> Result<TcpStream, String> {
     let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-    let connector = tokio_rustls::TlsConnector::from(config(ca)?);
-    connector.connect(name, tcp).await.map_err(|e| e.to_string())
+    // else a request waits for the acknowledgement of the one before
+    tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+    Ok(tcp)
+}
+
+async fn secured(
+    tcp: TcpStream,
+    name: ServerName<'static>,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<TlsStream<TcpStream>, String> {
+    tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.map_err(|e| e.to_string())
 }
 
 /// GET without TLS, for the admin listener.
