@@ -57,7 +57,7 @@ test: ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
 	@$(MAKE) --no-print-directory test-chaos test-e2e
 
 .PHONY: test-core
-test-core: ## Unit tests and the pure core: no cluster, seconds
+test-core: ## Unit tests, the pure core and its model: no cluster, a minute
 	@cargo test --quiet --locked --package external-ip-core
 	@cargo test --quiet --locked --package external-ip-controller --lib --bins
 
