@@ -126,7 +126,8 @@ async fn a_reader_that_goes_from_replica_to_replica_is_never_refused() {
         let begun = Instant::now();
         let answer = fetch(replica, &space.api, &path, &[("map-position", &position)]).await;
         slowest = slowest.max(begun.elapsed());
-        assert_eq!(answer.status, 200, "round {round}, {position}: {}", answer.body);
+        let at = answer.header("map-position");
+        assert_eq!(answer.status, 200, "round {round}, {position} at {at}: {}", answer.body);
         assert_eq!(answer.header("mapping-reset"), "");
         answer.header("map-position").clone_into(&mut position);
     }
