@@ -206,7 +206,10 @@ async fn insist(source: Map, seen: Arc<Seen>, stop: CancellationToken) {
             report.slowest_insisting = report.slowest_insisting.max(begun.elapsed());
             match answer {
                 Ok(answer) if answer.status == 200 => answer.header("map-position").clone_into(&mut position),
-                Ok(answer) if answer.body.contains("\"Behind\"") => report.behind += 1,
+                Ok(answer) if answer.body.contains("\"Behind\"") => {
+                    crate::rig::say(&format!("refused: {position} at {}", answer.header("map-position")));
+                    report.behind += 1;
+                }
                 _ => {} // `follow` counts what fails
             }
         }
