@@ -88,7 +88,8 @@ impl Control {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                changed = self.inputs.role.changed() => if changed.is_err() { return },
+                // a lease that was given up leaves its last role: a replica that drains still follows, and is read
+                Ok(()) = self.inputs.role.changed() => {}
                 update = self.inputs.updates.recv() => match update {
                     Some(update) => self.take(update),
                     None => return,
@@ -202,5 +203,50 @@ impl Control {
     fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { monotonic: self.start.elapsed(), wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use external_ip_core::state::{Change, PodFeed};
+
+    use super::*;
+    use crate::watch::feeds;
+
+    /// All feeds, empty, up to `version`.
+    fn listed(version: u64) -> [Update; 5] {
+        let pods = |feed| Update::Pods(feed, Change::Listed { items: vec![], version });
+        [
+            pods(PodFeed::Labelled),
+            pods(PodFeed::Stamped),
+            Update::Services(Change::Listed { items: vec![], version }),
+            Update::Slices(Change::Listed { items: vec![], version }),
+            Update::Namespaces(Change::Listed { items: vec![], version }),
+        ]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_map_goes_on_while_a_replica_drains_whose_lease_is_given_up() {
+        let (updates_in, updates) = mpsc::channel(8);
+        let (role_in, role) = watch::channel(Role::Following);
+        let (service_in, mapping_service) = watch::channel(None);
+        let (_, outcomes) = mpsc::unbounded_channel();
+        let (actions, _) = mpsc::unbounded_channel();
+        let (settings, current) = (Arc::new(Settings::default()), Arc::new(Current::new()));
+        let inputs = Inputs { updates, outcomes, role, mapping_service, liveness: Arc::default() };
+        let outputs = Outputs { current: Arc::clone(&current), actions };
+        let control = Control::new(Arc::clone(&settings), &feeds(&settings), inputs, outputs);
+        let running = tokio::spawn(control.run(CancellationToken::new()));
+        for update in listed(5) {
+            updates_in.send(update).await.unwrap();
+        }
+        current.when(|p| p.reached.version("n") == Some(5)).await;
+        drop(role_in);
+        updates_in.send(Update::Namespaces(Change::Progress(9))).await.expect("the state loop runs");
+        let seen = current.when(|p| p.reached.version("n") == Some(9));
+        tokio::time::timeout(Duration::from_secs(1), seen).await.expect("it is still published");
+        drop(service_in);
+        drop(updates_in);
+        running.await.expect("it ends with the watches");
     }
 }

@@ -251,18 +251,14 @@ fn follow(
 ) {
     let (watched, updates) = watch_all(shared, tasks, stop);
     // it follows for ever, so nothing is ever planned, and there is nobody to carry it out
-    let (role_in, role) = watch::channel(lease::Role::Following);
+    let (_, role) = watch::channel(lease::Role::Following);
     let (actions, _) = mpsc::unbounded_channel();
-    let (reported, outcomes) = mpsc::unbounded_channel();
+    let (_, outcomes) = mpsc::unbounded_channel();
     let liveness = Arc::clone(&shared.liveness);
     let inputs = Inputs { updates, outcomes, role, mapping_service, liveness };
     let outputs = Outputs { current: Arc::clone(&shared.current), actions };
     let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
-    let all = stop.all.clone();
-    tasks.spawn("state", async move {
-        control.run(all).await;
-        drop((role_in, reported));
-    });
+    tasks.spawn("state", control.run(stop.all.clone()));
 }
 
 /// Watches, state loop, lease and writers.

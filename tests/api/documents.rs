@@ -111,7 +111,7 @@ async fn readers_are_told_form_age_position_and_whether_anything_changed() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_from_replica_to_replica_gets_on() {
+async fn a_reader_that_goes_from_replica_to_replica_is_never_refused() {
     let space = Space::new("doc-wander").await;
     space.stateful_set(1, json!({})).await;
     space.routed(&["c-0"]).await;
@@ -120,25 +120,18 @@ async fn a_reader_that_goes_from_replica_to_replica_gets_on() {
     second.ready().await;
     let path = format!("/v1/mapping/{}/c", space.name);
     let mut position = String::from("p1");
-    let (mut slowest, mut refused) = (Duration::ZERO, 0);
+    let mut slowest = Duration::ZERO;
     for round in 0..40 {
         let replica = if round % 2 == 0 { second.mapping } else { space.rig.product.mapping };
         let begun = Instant::now();
         let answer = fetch(replica, &space.api, &path, &[("map-position", &position)]).await;
         slowest = slowest.max(begun.elapsed());
         let at = answer.header("map-position");
-        // the known fault of docs/decisions/positions.md: once, just after a replica has started
-        if answer.status == 503 && answer.body.contains("\"Behind\"") {
-            println!("refused: {position} at {at}");
-            refused += 1;
-            continue;
-        }
         assert_eq!(answer.status, 200, "round {round}, {position} at {at}: {}", answer.body);
         assert_eq!(answer.header("mapping-reset"), "");
         answer.header("map-position").clone_into(&mut position);
     }
-    println!("the slowest answer in {slowest:?}, {refused} refused");
-    assert!(refused <= 1, "no bookmark comes early");
+    assert!(slowest < Duration::from_secs(4), "no bookmark came early: {slowest:?}");
 }
 
 #[tokio::test]

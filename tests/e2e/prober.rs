@@ -61,8 +61,7 @@ pub(crate) struct Report {
     /// The longest time one of them took.
     pub(crate) slowest: Duration,
     /// The same for a reader that insists on what it has seen (`Map-Position`) while its connections go to either
-    /// replica: refused as behind, and the longest time an answer took. Told, not judged: see the known fault in
-    /// docs/decisions/positions.md.
+    /// replica: refused as behind, and the longest time an answer took.
     pub(crate) behind: usize,
     pub(crate) slowest_insisting: Duration,
     /// Maps that could not be fetched, and why.
@@ -132,6 +131,7 @@ impl Report {
     /// What must never be otherwise, and the lag, which is bounded.
     pub(crate) fn assert_nobody_else_answered(&self) {
         assert!(self.wrong.is_empty(), "answers from another pod: {:#?}\n{self}", self.wrong);
+        assert_eq!(self.behind, 0, "a reader that goes from replica to replica was refused: {self}");
         assert!(self.late.iter().all(|lag| *lag < LATE), "the map lagged for more than {LATE:?}: {self}");
     }
 }
