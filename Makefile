@@ -47,12 +47,14 @@ manifests: ## Generate manifests/install*.yaml from the kustomize base
 demo: image ## Show the whole way on a cluster of its own (KEEP=1 leaves it running)
 	@IMAGE=$(image) BINARY=$(stage)/out/external-ip-controller examples/demo
 
+# Empty where they are known to pass for this source: .ci/run keeps account.
+TOOL_TESTS ?= test-tool
 .PHONY: test
 test: ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
 	@echo "the image is built meanwhile, for the last of them"
 	@mkdir -p $(target_dir); nice $(MAKE) --no-print-directory image > $(target_dir)/image.log 2>&1 & image=$$!; \
 	trap 'kill $$image 2> /dev/null' EXIT; \
-	$(MAKE) --no-print-directory test-core test-api test-tool || exit; \
+	$(MAKE) --no-print-directory test-core test-api $(TOOL_TESTS) || exit; \
 	trap - EXIT; wait $$image || { tail -n 30 $(target_dir)/image.log; exit 1; }
 	@$(MAKE) --no-print-directory test-chaos test-e2e
 
@@ -63,7 +65,7 @@ test-core: ## Unit tests, the pure core and its model: no cluster, a minute
 
 .PHONY: test-api
 test-api: ## The product on a real API server with pretended pods
-	@cargo test --quiet --locked --package external-ip-controller --test api -- --test-threads 4
+	@cargo test --quiet --locked --package external-ip-controller --test api -- --test-threads 8
 
 .PHONY: test-chaos
 test-chaos: ## A minute of chaos on a real API server, judged by an oracle of its own
