@@ -15,6 +15,8 @@ struct Server {
     lease: Mutex<Option<(u64, Value)>>,
     writes: Mutex<Vec<String>>,
     last_write: Mutex<Option<Instant>>,
+    /// By how much the clocks of those who write are wrong.
+    wrong: Mutex<jiff::SignedDuration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -95,6 +97,8 @@ impl Server {
                 for (key, value) in body["spec"].as_object().unwrap() {
                     spec[key] = value.clone();
                 }
+                let written: jiff::Timestamp = spec["renewTime"].as_str().unwrap().parse().unwrap();
+                spec["renewTime"] = json!(format!("{:.6}", written + *self.wrong.lock().unwrap()));
             }
             _ => {}
         }
@@ -162,6 +166,21 @@ async fn a_dead_holder_is_replaced_after_the_lease_and_not_before() {
         "it took {took:?}"
     );
     assert_eq!(*b.leadership.changes().borrow(), Role::Leading { term: 1 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_judged_by_how_long_it_stands_still_whatever_the_clocks_say() {
+    for hours in [-3, 3] {
+        let (server, a, b) = two().await;
+        *server.wrong.lock().unwrap() = jiff::SignedDuration::from_hours(hours);
+        for _ in 0..60 {
+            sleep(Duration::from_secs(1)).await;
+            assert!(a.leads() && !b.leads());
+        }
+        a.task.abort();
+        let took = b.when(true).await;
+        assert!(took < LEASE_DURATION + 2 * LEASE_RETRY, "{hours} hours: {took:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
