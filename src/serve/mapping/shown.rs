@@ -64,12 +64,12 @@ impl Readers {
             Problem::new(StatusCode::BAD_REQUEST, "InvalidPosition")
                 .message(format!("Map-Position is {error}"))
         })?;
-        let at = now.position.clone();
+        let behind = || behind(&current.load().unwrap_or_else(|| Arc::clone(&now)), &seen);
         let place = if now.reached.is_behind(&seen) { Some(self.places.try_acquire()) } else { None };
         match place {
             None => Ok(Shown { position: now.position.keeping(&seen), published: now, reset: false }),
-            Some(Ok(_place)) => catch_up(current, refresh, &now, &seen).await.ok_or_else(|| behind(&at)),
-            Some(Err(_)) => Err(behind(&at)),
+            Some(Ok(_place)) => catch_up(current, refresh, &now, &seen).await.ok_or_else(behind),
+            Some(Err(_)) => Err(behind()),
         }
     }
 }
@@ -95,11 +95,11 @@ async fn catch_up(current: &Current, refresh: &Refresh, now: &Published, seen: &
     }
 }
 
-fn behind(at: &Position) -> Problem {
+fn behind(now: &Published, seen: &Position) -> Problem {
     Problem::unavailable("Behind")
-        .message("this replica has not seen yet what you have been shown before")
+        .message(format!("you have been shown {seen}, this replica has seen {} so far", now.reached))
         .remedy("ask again, or ask another replica; without the header Map-Position you get an older map")
-        .header(MAP_POSITION, value(at))
+        .header(MAP_POSITION, value(&now.position))
 }
 
 pub(super) fn value(position: &Position) -> HeaderValue {
