@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use rcgen::{
@@ -71,24 +72,30 @@ pub(crate) fn write(site: &Site) -> Result<()> {
     secret(&site.pki("tokens.csv"), &tokens)
 }
 
-/// A kubeconfig that makes its holder `user` in `groups`: by a client certificate, signed now.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A kubeconfig that makes its holder `user` in `groups`: by a client certificate, signed when first asked for.
 pub(crate) fn user_kubeconfig(site: &Site, user: &str, groups: &[&str]) -> Result<PathBuf> {
     ensure!(
         groups.len() <= 2,
         "at most two groups for '{user}': a subject of rcgen holds an attribute once, which gives two spellings of O"
     );
-    let ca_key = KeyPair::from_pem(&fs::read_to_string(site.pki("ca.key"))?)?;
-    let issuer = Issuer::new(ca_params(), ca_key);
-    let mut params = CertificateParams::default();
-    params.distinguished_name = name(user, groups);
     // One file per user and set of groups: the same call gives the same path, another one does not disturb it.
     let wanted: Vec<&[u8]> = std::iter::once(user).chain(groups.iter().copied()).map(str::as_bytes).collect();
     let readable: String =
         user.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(60).collect();
     let stem = site.dir.join("users").join(format!("{readable}-{}", crate::cache::key(&wanted)));
     let stem = stem.display().to_string();
-    issue(&issuer, params, ExtendedKeyUsagePurpose::ClientAuth, &stem)?;
     let path = format!("{stem}.kubeconfig");
+    // written last, and never again: others may be reading it, and the files it names
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if Path::new(&path).exists() {
+        return Ok(path.into());
+    }
+    let ca_key = KeyPair::from_pem(&fs::read_to_string(site.pki("ca.key"))?)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name(user, groups);
+    issue(&Issuer::new(ca_params(), ca_key), params, ExtendedKeyUsagePurpose::ClientAuth, &stem)?;
     let credentials = format!("client-certificate: {stem}.crt, client-key: {stem}.key");
     secret(&path, &kubeconfig(site, &site.outer_url(), &credentials))?;
     Ok(path.into())

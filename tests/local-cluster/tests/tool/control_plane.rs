@@ -20,6 +20,7 @@ fn a_control_plane_serves_what_api_tests_need() {
     let cluster = cluster();
     pods_get_addresses_and_services_external_ones(&cluster);
     roles_for_users_are_filled(&cluster);
+    a_user_asked_for_by_many_at_once_is_one_user(&cluster);
     writes_of_one_account_are_counted(&cluster);
     a_webhook_is_called_on_loopback(&cluster);
     a_kubeconfig_of_ours_attaches_fully(&cluster);
@@ -66,6 +67,18 @@ fn roles_for_users_are_filled(cluster: &Cluster) {
             if rules.contains("configmaps") { Ok(()) } else { Err(rules) }
         });
     }
+}
+
+fn a_user_asked_for_by_many_at_once_is_one_user(cluster: &Cluster) {
+    let ask = || {
+        let path = cluster.user_kubeconfig("somebody", &[]).unwrap();
+        std::fs::read(path.with_extension("crt")).unwrap()
+    };
+    let made: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        asked.into_iter().map(|a| a.join().unwrap()).collect()
+    });
+    assert!(made.iter().all(|certificate| !certificate.is_empty() && *certificate == made[0]));
 }
 
 fn writes_of_one_account_are_counted(cluster: &Cluster) {
