@@ -65,7 +65,8 @@ test-core: ## Unit tests, the pure core and its model: no cluster, a minute
 
 .PHONY: test-api
 test-api: ## The product on a real API server with pretended pods
-	@cargo test --quiet --locked --package external-ip-controller --test api -- --test-threads 8
+	@cargo test --quiet --locked --package external-ip-controller --test api -- --test-threads 8 --skip flood::
+	@echo "alone, because it measures:"; cargo test --quiet --locked --package external-ip-controller --test api -- flood::
 
 .PHONY: test-chaos
 test-chaos: ## A minute of chaos on a real API server, judged by an oracle of its own
