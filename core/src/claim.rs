@@ -48,7 +48,8 @@ pub fn claims<'a>(state: &'a State, cluster: &Key) -> Vec<Claim<'a>> {
     state.pods_of(cluster).into_iter().map(|pod| claim(state, cluster, pod)).collect()
 }
 
-fn claim<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Claim<'a> {
+/// The claim of one pod of a cluster.
+pub(crate) fn claim<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Claim<'a> {
     let claimants = |id: &str| state.claimants(&cluster.namespace, id).filter(|p| p.uid != pod.uid).count();
     let pod_id = pod.pod_id.as_deref().filter(|id| is_rightful(state, id, cluster, pod));
     Claim {

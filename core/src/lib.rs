@@ -17,6 +17,7 @@
 pub mod action;
 pub mod claim;
 pub mod demand;
+pub mod explain;
 pub mod formats;
 pub mod mapping;
 pub mod names;

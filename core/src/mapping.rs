@@ -129,7 +129,7 @@ pub fn cluster_mapping(state: &State, cluster: &Key) -> Option<ClusterMapping> {
         return None;
     }
     let mut entries: Vec<Entry> =
-        claims.iter().map(|claim| route::entry(state, cluster, claim, &slots)).collect();
+        claims.iter().map(|claim| entry(state, cluster, claim, &slots)).collect();
     entries.sort_by(|a, b| (a.slot.is_none(), a.slot, &a.pod).cmp(&(b.slot.is_none(), b.slot, &b.pod)));
     let configured = state.settings().cluster(&cluster.namespace, &cluster.name);
     Some(ClusterMapping {
@@ -149,6 +149,11 @@ fn class_of(claims: &[Claim<'_>], slots: &Slots<'_>) -> String {
     let of_slots =
         || slots.iter().find_map(|(_, s)| s.annotations.get(names::SLOT_CLASS_ANNOTATION).cloned());
     of_pods.or_else(of_slots).unwrap_or_else(|| DEFAULT_CLASS.to_owned())
+}
+
+/// One pod's entry.
+pub(crate) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'_>) -> Entry {
+    route::entry(state, cluster, claim, slots)
 }
 
 /// Addresses of slots kept for names, where their Service exists, has its address and routes to that name's identity.

@@ -63,6 +63,8 @@ pub const SLICE_MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by
 pub const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// Names the Service an EndpointSlice belongs to.
 pub const SLICE_SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// When the pods behind an EndpointSlice last changed, as its controller records it.
+pub const SLICE_TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Marks a mirror pod of a kubelet's static pod.
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 

@@ -50,6 +50,15 @@ pub(crate) struct Meta {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) owner_references: Vec<Owner>,
+    pub(crate) managed_fields: Vec<ManagedFields>,
+}
+
+/// When somebody last wrote a part of the object.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ManagedFields {
+    subresource: String,
+    time: Option<jiff::Timestamp>,
 }
 
 impl Meta {
@@ -64,6 +73,12 @@ impl Meta {
 
     fn created(&self) -> i64 {
         self.creation_timestamp.map_or(0, jiff::Timestamp::as_second)
+    }
+
+    /// Last write of the status, seconds since 1970; 0 where nobody has written one.
+    fn status_written(&self) -> i64 {
+        let of_status = self.managed_fields.iter().filter(|m| m.subresource == "status");
+        of_status.filter_map(|m| m.time).map(jiff::Timestamp::as_second).max().unwrap_or(0)
     }
 
     fn take_label(&mut self, key: &str) -> Option<String> {

@@ -10,6 +10,8 @@ pub enum Code {
     InvalidClusterName,
     /// Several clusters of the configuration select the pod.
     AmbiguousCluster,
+    /// The pod belongs to no cluster.
+    NotLabelled,
     /// The pod's namespace does not take part.
     NamespaceNotEnabled,
     /// The pod shares its node's address.
@@ -92,6 +94,8 @@ reasons! {
         "use at most 40 lower-case letters, digits and '-', starting with a letter";
     AmbiguousCluster: "more than one cluster of the configuration selects this pod",
         "make the selectors of the configuration's clusters disjoint";
+    NotLabelled: "the pod belongs to no cluster",
+        "label its workload's pod template external-ip.dev/cluster=NAME, or have its labels selected by clusters: of the configuration";
     NamespaceNotEnabled: "the pod's namespace does not take part",
         "ask the platform engineer for the label external-ip.dev/enabled=true on the namespace";
     HostNetwork: "the pod uses its node's network and has no address of its own",
@@ -184,7 +188,8 @@ impl Code {
     pub fn needs_attention(self) -> bool {
         !matches!(
             self,
-            Self::Finished
+            Self::NotLabelled
+                | Self::Finished
                 | Self::WaitingForSlot
                 | Self::WaitingForAddress
                 | Self::ServiceChanging

@@ -8,6 +8,7 @@
 
 mod configuration;
 mod failures;
+mod explain;
 mod formats;
 mod golden;
 mod plan;

@@ -160,6 +160,15 @@ impl World {
         self.deliver(Update::Services(Change::Deleted(parse::<Service>(&value))));
     }
 
+    /// Edits the slice of a Service.
+    pub(crate) fn edit_slice(&mut self, service: &str, edit: impl FnOnce(&mut Value)) {
+        let mut value = self.slices[service].clone();
+        edit(&mut value);
+        value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
+        self.slices.insert(service.to_owned(), value.clone());
+        self.slice(&value);
+    }
+
     pub(crate) fn slice(&mut self, value: &Value) {
         self.deliver(Update::Slices(Change::Applied(parse::<Slice>(value))));
     }

@@ -44,6 +44,8 @@ pub struct Pod {
     pub terminating: bool,
     /// Condition Ready.
     pub ready: bool,
+    /// When condition Ready last changed, seconds since 1970; 0 where there is none.
+    pub ready_changed: i64,
     /// Pod addresses, IPv4 first.
     pub ips: Vec<IpAddr>,
     /// `spec.hostname` and `spec.subdomain`: the pod's DNS name within its namespace, where it has one.
@@ -140,6 +142,8 @@ struct RawCondition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
+    #[serde(rename = "lastTransitionTime", default)]
+    changed: Option<jiff::Timestamp>,
 }
 
 impl From<Raw> for Pod {
@@ -149,6 +153,7 @@ impl From<Raw> for Pod {
         let sidecars = spec.init_containers.into_iter().filter(|c| c.restart_policy == "Always");
         let mut ips: Vec<IpAddr> = status.pod_ips.iter().filter_map(|i| i.ip.parse().ok()).collect();
         ips.sort_by_key(IpAddr::is_ipv6);
+        let ready = status.conditions.iter().find(|c| c.kind == "Ready");
         let named = !spec.hostname.is_empty() && !spec.subdomain.is_empty();
         Self {
             pod_id: meta.take_label(names::POD_ID_LABEL),
@@ -168,7 +173,8 @@ impl From<Raw> for Pod {
             host_network: spec.host_network,
             dns: named.then_some((spec.hostname, spec.subdomain)),
             finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
-            ready: status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
+            ready: ready.is_some_and(|c| c.status == "True"),
+            ready_changed: ready.and_then(|c| c.changed).map_or(0, jiff::Timestamp::as_second),
             ips,
         }
     }

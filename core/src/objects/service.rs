@@ -46,6 +46,8 @@ pub struct Service {
     pub publish_not_ready_addresses: bool,
     /// `status.loadBalancer.ingress`.
     pub ingress: Vec<Ingress>,
+    /// Last write of the status, seconds since 1970; 0 where nobody has written one.
+    pub status_written: i64,
 }
 
 impl Service {
@@ -191,6 +193,7 @@ impl From<Raw> for Service {
             key: meta.key(),
             version: meta.version(),
             created: meta.created(),
+            status_written: meta.status_written(),
             terminating: meta.deletion_timestamp.is_some(),
             uid: meta.uid,
             labels: meta.labels,

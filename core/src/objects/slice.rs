@@ -15,6 +15,8 @@ pub struct Slice {
     pub version: u64,
     /// Name of its Service.
     pub service: String,
+    /// The change of a pod that made the slice what it is, seconds since 1970; 0 where that is not recorded.
+    pub triggered: i64,
     /// Written by Kubernetes' own controller.
     pub trusted: bool,
     /// Endpoints.
@@ -92,6 +94,7 @@ impl From<Raw> for Slice {
         Self {
             key: meta.key(),
             version: meta.version(),
+            triggered: triggered(&meta),
             service: meta.take_label(names::SLICE_SERVICE_LABEL).unwrap_or_default(),
             trusted: meta
                 .labels
@@ -101,4 +104,9 @@ impl From<Raw> for Slice {
             ports: raw.ports.unwrap_or_default(),
         }
     }
+}
+
+fn triggered(meta: &Meta) -> i64 {
+    let time = meta.annotations.get(names::SLICE_TRIGGER_ANNOTATION);
+    time.and_then(|t| t.parse().ok()).map_or(0, jiff::Timestamp::as_second)
 }
