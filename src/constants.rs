@@ -136,6 +136,10 @@ pub const POSITION_WAIT: Duration = Duration::from_secs(5);
 /// Requests that wait for a position at once. Each is a parked task of about 2 kB.
 pub const POSITION_WAITERS: usize = 256;
 
+/// Questions about single pods that wait for the state loop at once. Each costs it some microseconds, between batches of
+/// updates; more of them are answered 503 rather than put in the way of the map.
+pub const POD_QUESTIONS: usize = 64;
+
 /// `Retry-After` of answers 503. Long enough that a fleet of clients does not hammer a replica that cannot answer, and
 /// short enough that nobody notices once it can.
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use external_ip_core::action::{Action, Outcome};
+use external_ip_core::explain;
 use external_ip_core::mapping::{self, KeptAddresses, Mapping};
 use external_ip_core::names::Key;
 use external_ip_core::objects::Service;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::lease::Role;
-use crate::map::{Current, Liveness, Position, Snapshot};
+use crate::map::{Current, Explained, Liveness, PodQuestion, Position, Snapshot};
 use crate::watch::FeedSpec;
 
 /// Updates taken together before the map is made: a burst is one map, and one map is never far behind.
@@ -35,6 +36,8 @@ pub struct Inputs {
     pub role: watch::Receiver<Role>,
     /// The Service the mapping is published by.
     pub mapping_service: watch::Receiver<Option<Arc<Service>>>,
+    /// Of readers, about single pods.
+    pub questions: mpsc::Receiver<PodQuestion>,
     /// How fresh the watches are.
     pub liveness: Arc<Liveness>,
 }
@@ -97,6 +100,13 @@ impl Control {
                 Some((action, outcome)) = self.inputs.outcomes.recv() => self.settle(&action, &outcome),
                 Ok(()) = self.inputs.mapping_service.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
+                // of the state as it is published: every update was followed by a step. However many ask, what is due
+                // is planned
+                Some(question) = self.inputs.questions.recv() => {
+                    self.explain(question);
+                    self.plan();
+                    continue;
+                }
             }
             self.step();
         }
@@ -161,6 +171,16 @@ impl Control {
         });
     }
 
+    fn explain(&self, question: PodQuestion) {
+        if !self.unlisted.is_empty() {
+            return;
+        }
+        let explanation = explain::pod(&self.state, &question.pod);
+        let position = self.position(|seen| seen.changed);
+        // who asked may have gone
+        let _ = question.answer.send(Explained { explanation, position });
+    }
+
     fn position(&self, version: impl Fn(&Seen) -> u64) -> Position {
         let versions = self.state.versions().iter();
         versions.filter_map(|(feed, seen)| Some((Arc::clone(self.marks.get(feed)?), version(seen)))).collect()
@@ -211,6 +231,7 @@ mod tests {
     use external_ip_core::state::{Change, PodFeed};
 
     use super::*;
+    use crate::map::Explainer;
     use crate::watch::feeds;
 
     /// All feeds, empty, up to `version`.
@@ -233,14 +254,18 @@ mod tests {
         let (_, outcomes) = mpsc::unbounded_channel();
         let (actions, _) = mpsc::unbounded_channel();
         let (settings, current) = (Arc::new(Settings::default()), Arc::new(Current::new()));
-        let inputs = Inputs { updates, outcomes, role, mapping_service, liveness: Arc::default() };
+        let (explainer, questions) = Explainer::new();
+        let inputs = Inputs { updates, outcomes, role, mapping_service, questions, liveness: Arc::default() };
         let outputs = Outputs { current: Arc::clone(&current), actions };
         let control = Control::new(Arc::clone(&settings), &feeds(&settings), inputs, outputs);
         let running = tokio::spawn(control.run(CancellationToken::new()));
+        let ask = || explainer.ask(Key::new("data", "c-0"));
+        assert!(ask().await.is_none(), "nothing is explained from half a state");
         for update in listed(5) {
             updates_in.send(update).await.unwrap();
         }
         current.when(|p| p.reached.version("n") == Some(5)).await;
+        assert!(ask().await.is_some_and(|found| found.explanation.is_none()), "nobody of this name");
         drop(role_in);
         updates_in.send(Update::Namespaces(Change::Progress(9))).await.expect("the state loop runs");
         let seen = current.when(|p| p.reached.version("n") == Some(9));

@@ -4,6 +4,7 @@
 //! without a lock. Watches report to [`Liveness`] through their [`FeedPulse`].
 
 mod documents;
+mod explainer;
 mod liveness;
 mod position;
 mod refresh;
@@ -18,6 +19,7 @@ use external_ip_core::names::Key;
 use tokio::sync::watch;
 
 pub use documents::{ClusterDocuments, Document, Documents, Format};
+pub use explainer::{Explained, Explainer, PodQuestion};
 pub use liveness::{FeedPulse, FeedState, Liveness};
 pub use position::{InvalidPosition, Position};
 pub use refresh::{Questions, Refresh};

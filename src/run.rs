@@ -22,7 +22,7 @@ use crate::act::writer::Writer;
 use crate::cli::{self, Role};
 use crate::client;
 use crate::control::{Control, Inputs, Outputs};
-use crate::map::{Current, Liveness, Refresh};
+use crate::map::{Current, Explainer, Liveness, PodQuestion, Refresh};
 use crate::metrics::Metrics;
 use crate::serve::access::{Access, ApiReviewer};
 use crate::serve::admin::{self, Health};
@@ -46,6 +46,7 @@ struct Shared {
     current: Arc<Current>,
     liveness: Arc<Liveness>,
     refresh: Arc<Refresh>,
+    explainer: Explainer,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 }
@@ -59,6 +60,7 @@ pub async fn run(args: &cli::Run) -> Result<()> {
     let settings = Arc::new(read_settings(args)?);
     let client = client::from_environment().await?;
     let (current, liveness) = (Arc::new(Current::new()), Arc::new(Liveness::new()));
+    let (explainer, questions) = Explainer::new();
     let shared = Shared {
         settings,
         client,
@@ -68,15 +70,16 @@ pub async fn run(args: &cli::Run) -> Result<()> {
         current,
         liveness,
         refresh: Arc::default(),
+        explainer,
     };
     let mut tasks = Tasks::new();
     let certificates = Certificates::start(&shared, args, &mut tasks, &stop).await?;
     listen(&shared, args, &certificates, &mut tasks, &stop)?;
     let service = feeds::mapping_service(tasks.set(), &shared.client, &shared.namespace, &stop.all);
     if args.has(Role::Controller) {
-        control(&shared, args, &certificates, service.clone(), &mut tasks, &stop);
+        control(&shared, args, &certificates, service.clone(), questions, &mut tasks, &stop);
     } else {
-        follow(&shared, service.clone(), &mut tasks, &stop);
+        follow(&shared, service.clone(), questions, &mut tasks, &stop);
     }
     if let Some(own) = certificates.own.clone() {
         tasks.spawn("outside names", follow_service(own, service, stop.all.clone()));
@@ -206,6 +209,7 @@ fn listen(
             current: Arc::clone(&shared.current),
             liveness: Arc::clone(&shared.liveness),
             refresh: Arc::clone(&shared.refresh),
+            explainer: shared.explainer.clone(),
             access,
             ca: certificates.trusted.clone(),
             metrics: Arc::clone(&shared.metrics),
@@ -246,6 +250,7 @@ fn watch_all(shared: &Shared, tasks: &mut Tasks, stop: &Stop) -> (Vec<FeedSpec>,
 fn follow(
     shared: &Shared,
     mapping_service: watch::Receiver<Option<Arc<Service>>>,
+    questions: mpsc::Receiver<PodQuestion>,
     tasks: &mut Tasks,
     stop: &Stop,
 ) {
@@ -255,7 +260,7 @@ fn follow(
     let (actions, _) = mpsc::unbounded_channel();
     let (_, outcomes) = mpsc::unbounded_channel();
     let liveness = Arc::clone(&shared.liveness);
-    let inputs = Inputs { updates, outcomes, role, mapping_service, liveness };
+    let inputs = Inputs { updates, outcomes, role, mapping_service, questions, liveness };
     let outputs = Outputs { current: Arc::clone(&shared.current), actions };
     let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
     tasks.spawn("state", control.run(stop.all.clone()));
@@ -267,6 +272,7 @@ fn control(
     args: &cli::Run,
     certificates: &Certificates,
     service: watch::Receiver<Option<Arc<Service>>>,
+    questions: mpsc::Receiver<PodQuestion>,
     tasks: &mut Tasks,
     stop: &Stop,
 ) {
@@ -279,6 +285,7 @@ fn control(
         outcomes,
         role: leadership.changes(),
         mapping_service: service,
+        questions,
         liveness: Arc::clone(&shared.liveness),
     };
     let config_maps = config_maps(shared, certificates, leadership.clone(), actions.clone(), stop);

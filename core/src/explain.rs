@@ -7,6 +7,7 @@ mod text;
 use serde::Serialize;
 
 use crate::claim::{self, Slots};
+use crate::formats::document;
 use crate::mapping::{self, Entry, EntryState, Internal};
 use crate::names::Key;
 use crate::objects::{Pod, Service};
@@ -46,6 +47,16 @@ impl Explanation {
     pub fn code(&self) -> Option<Code> {
         self.entry.reason.and_then(|name| name.parse().ok())
     }
+}
+
+/// As JSON.
+pub fn json(explanation: &Explanation) -> String {
+    document::json(explanation)
+}
+
+/// As YAML.
+pub fn yaml(explanation: &Explanation) -> String {
+    document::yaml(explanation)
 }
 
 /// Explains a pod; `None` where no pod of this name has been seen.

@@ -128,8 +128,7 @@ pub fn cluster_mapping(state: &State, cluster: &Key) -> Option<ClusterMapping> {
     if claims.is_empty() && slots.is_empty() {
         return None;
     }
-    let mut entries: Vec<Entry> =
-        claims.iter().map(|claim| entry(state, cluster, claim, &slots)).collect();
+    let mut entries: Vec<Entry> = claims.iter().map(|claim| entry(state, cluster, claim, &slots)).collect();
     entries.sort_by(|a, b| (a.slot.is_none(), a.slot, &a.pod).cmp(&(b.slot.is_none(), b.slot, &b.pod)));
     let configured = state.settings().cluster(&cluster.namespace, &cluster.name);
     Some(ClusterMapping {

@@ -37,7 +37,8 @@ pub struct Document {
 }
 
 impl Document {
-    fn new(text: String) -> Self {
+    /// `text` with its tag.
+    pub fn new(text: String) -> Self {
         // base32 between quotes is a header value; were it not, a client would see an ETag that never matches
         let etag = HeaderValue::try_from(etag(text.as_bytes())).unwrap_or(HeaderValue::from_static("\"\""));
         Self { body: Bytes::from(text), etag }

@@ -3,6 +3,7 @@
 //! Bodies hold entries only: equal maps are equal bytes with an equal `ETag` on every replica. What differs per replica
 //! is in headers: `Age` (seconds since the slowest watch last heard from the API server) and `Map-Position`.
 
+mod pods;
 mod request;
 mod shown;
 
@@ -19,7 +20,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use super::access::{self, Access, Wish};
 use super::problem::Problem;
-use crate::map::{Current, Document, Format, Liveness, Refresh};
+use crate::map::{Current, Document, Explainer, Format, Liveness, Refresh};
 use crate::metrics::Metrics;
 use crate::tls::Trusted;
 pub use shown::{MAP_POSITION, MAPPING_RESET};
@@ -33,6 +34,8 @@ pub struct Mapping {
     pub liveness: Arc<Liveness>,
     /// For readers who have seen more than this replica.
     pub refresh: Arc<Refresh>,
+    /// For explanations.
+    pub explainer: Explainer,
     /// Who may read.
     pub access: Access,
     /// For `/ca.pem`; `None` where nobody has said what it is.
@@ -96,6 +99,18 @@ pub fn router(mapping: Mapping) -> Router {
                 },
             ),
         )
+        .route(
+            "/v1/pods/{namespace}/{pod}",
+            get(
+                async |State(s): State<Arc<Shared>>,
+                       Path((namespace, pod)): Path<(String, String)>,
+                       request: Request| {
+                    let (asked, _) = request.into_parts();
+                    let answer = s.explain(Key::new(namespace, pod), &asked.headers, &asked.uri).await;
+                    s.counted("pod", answer)
+                },
+            ),
+        )
         .route("/ca.pem", get(async |State(s): State<Arc<Shared>>| s.ca()))
         .fallback(async |State(s): State<Arc<Shared>>, uri: Uri| s.counted("other", Err(no_such_path(&uri))))
         .method_not_allowed_fallback(async |State(s): State<Arc<Shared>>| {
@@ -134,10 +149,16 @@ impl Shared {
                 None => return Err(no_such_cluster(key).header(MAP_POSITION, shown::value(&shown.position))),
             },
         };
-        Ok(self.deliver(&shown, document, format, headers))
+        Ok(self.deliver(&shown, document, format.media_type(), headers))
     }
 
-    fn deliver(&self, shown: &Shown, document: &Document, format: Format, asked: &HeaderMap) -> Response {
+    fn deliver(
+        &self,
+        shown: &Shown,
+        document: &Document,
+        media_type: &'static str,
+        asked: &HeaderMap,
+    ) -> Response {
         let known = request::knows(asked, &document.etag);
         let (status, body) = if known {
             (StatusCode::NOT_MODIFIED, Bytes::new())
@@ -148,7 +169,7 @@ impl Shared {
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         if !known {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         }
         headers.insert(ETAG, document.etag.clone());
         // a cache may keep it, but must ask each time: what is late can be wrong for whoever connects
@@ -188,7 +209,7 @@ fn no_such_cluster(key: &Key) -> Problem {
 fn no_such_path(uri: &Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "NoSuchPath")
         .message(format!("there is nothing at {}", uri.path()))
-        .remedy("there are /, /v1/mapping, /v1/mapping/NAMESPACE/CLUSTER and /ca.pem")
+        .remedy("there are /, /v1/mapping, /v1/mapping/NAMESPACE/CLUSTER, /v1/pods/NAMESPACE/POD and /ca.pem")
 }
 
 fn only_reading() -> Problem {

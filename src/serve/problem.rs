@@ -41,6 +41,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason).header(RETRY_AFTER, seconds)
     }
 
+    /// Whether it says that somebody known may not.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN
+    }
+
     /// What is the case.
     pub(crate) fn message(mut self, text: impl Into<String>) -> Self {
         self.body.message = text.into();

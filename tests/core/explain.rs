@@ -1,6 +1,7 @@
 //! Explanations: the map's own reason, where the pod stands, since when; and the list of all reasons in the docs.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 
 use external_ip_core::explain::{self, Explanation, Progress, Stage};
 use external_ip_core::mapping::EntryState;
@@ -158,7 +159,11 @@ fn since_is_the_latest_time_that_is_recorded_for_what_decides() {
     });
     assert_eq!(explained(&world, "c-0").since, "2026-01-01T00:04:00Z", "the endpoints followed a pod");
     world.edit_service("c-ext-0", |s| s["status"] = json!({}));
-    assert_eq!(explained(&world, "c-0").since, "2026-01-01T00:02:00Z", "without an address since it was made");
+    assert_eq!(
+        explained(&world, "c-0").since,
+        "2026-01-01T00:02:00Z",
+        "without an address since it was made"
+    );
     world.edit_pod("c-0", |p| {
         p["status"] = json!({"phase": "Failed",
             "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": at("5")}]});
@@ -194,7 +199,7 @@ fn the_documentation_lists_every_reason() {
         let event = if code.needs_attention() { "yes" } else { "" };
         let stage = Stage::of(code).as_str();
         let (sentence, remedy) = (code.sentence(), code.remedy());
-        text.push_str(&format!("| `{code}` | {stage} | {sentence} | {remedy} | {event} |\n"));
+        writeln!(text, "| `{code}` | {stage} | {sentence} | {remedy} | {event} |").unwrap();
     }
     assert_golden("../../../docs/reasons.md", &text);
     let remedies: BTreeSet<_> = Code::all().map(Code::remedy).collect();

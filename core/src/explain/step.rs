@@ -27,15 +27,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 7] = [
-        Self::Seen,
-        Self::Identity,
-        Self::Slot,
-        Self::Service,
-        Self::Address,
-        Self::Endpoints,
-        Self::Routed,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Seen, Self::Identity, Self::Slot, Self::Service, Self::Address, Self::Endpoints, Self::Routed];
 
     /// The word in documents.
     pub fn as_str(self) -> &'static str {

@@ -62,7 +62,8 @@ pub fn text(explanation: &Explanation) -> String {
             Progress::Here => "[>]",
             Progress::Open => "[ ]",
         };
-        let _ = writeln!(lines, "  {}", format!("{mark} {:<10}{}", step.stage.as_str(), step.detail).trim_end());
+        let _ =
+            writeln!(lines, "  {}", format!("{mark} {:<10}{}", step.stage.as_str(), step.detail).trim_end());
     }
     lines
 }

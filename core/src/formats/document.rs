@@ -33,7 +33,7 @@ pub fn aggregate_yaml(mapping: &Mapping) -> String {
     yaml(&aggregate(mapping))
 }
 
-fn json(document: &impl Serialize) -> String {
+pub(crate) fn json(document: &impl Serialize) -> String {
     // structs of strings, numbers and lists always serialize
     let mut text = serde_json::to_string(document).unwrap_or_default();
     text.push('\n');
@@ -42,7 +42,7 @@ fn json(document: &impl Serialize) -> String {
 
 /// All strings are quoted: YAML 1.1, which many readers still speak, takes `2001:10::` for a map, `1:20` for 80 and
 /// `no` for false.
-fn yaml(document: &impl Serialize) -> String {
+pub(crate) fn yaml(document: &impl Serialize) -> String {
     let options = serde_saphyr::ser_options! { quote_all: true };
     serde_saphyr::to_string_with_options(document, options).unwrap_or_default()
 }

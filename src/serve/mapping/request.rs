@@ -9,8 +9,7 @@ const YAML: [&str; 4] = ["application/yaml", "text/yaml", "application/x-yaml", 
 /// `?format=`, else what `Accept` prefers, else JSON. A client that accepts neither gets JSON: it asked for the map,
 /// and a body it can throw away tells more than 406.
 pub(super) fn format(headers: &HeaderMap, uri: &Uri) -> Result<Format, Problem> {
-    let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    match pairs.filter(|(key, _)| *key == "format").map(|(_, value)| value).next_back() {
+    match named(uri) {
         Some("json") => Ok(Format::Json),
         Some("yaml") => Ok(Format::Yaml),
         Some(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "UnknownFormat")
@@ -18,6 +17,12 @@ pub(super) fn format(headers: &HeaderMap, uri: &Uri) -> Result<Format, Problem> 
             .remedy("use format=json or format=yaml")),
         None => Ok(accepted(headers)),
     }
+}
+
+/// What `?format=` names.
+pub(super) fn named(uri: &Uri) -> Option<&str> {
+    let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(key, _)| *key == "format").map(|(_, value)| value).next_back()
 }
 
 fn accepted(headers: &HeaderMap) -> Format {

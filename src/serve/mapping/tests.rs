@@ -6,40 +6,48 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::constants::{POSITION_WAIT, POSITION_WAITERS};
-use crate::map::{Position, Snapshot};
+use crate::map::{PodQuestion, Position, Snapshot};
 use crate::testing::{cluster, mapping};
 
-struct Served {
+pub(super) struct Served {
     current: Arc<Current>,
     refresh: Arc<Refresh>,
     metrics: Arc<Metrics>,
-    router: Router,
+    pub(super) router: Router,
+    pub(super) questions: tokio::sync::mpsc::Receiver<PodQuestion>,
 }
 
 /// An open listener; nothing is published yet.
 fn served() -> Served {
+    served_to(Access::Open)
+}
+
+/// A listener; nothing is published yet.
+pub(super) fn served_to(access: Access) -> Served {
     let (current, liveness) = (Arc::new(Current::new()), Arc::new(Liveness::new()));
     liveness.feed("pods").listed();
     let refresh = Arc::<Refresh>::default();
     let metrics = Arc::new(Metrics::new(Arc::clone(&current), Arc::clone(&liveness)));
+    let (explainer, questions) = Explainer::new();
     let (_, ca) = tokio::sync::watch::channel(Some("PEM".into()));
     let mapping = Mapping {
         current: Arc::clone(&current),
         liveness,
         refresh: Arc::clone(&refresh),
-        access: Access::Open,
+        explainer,
+        access,
         ca: Some(ca),
         metrics: Arc::clone(&metrics),
     };
-    Served { current, refresh, metrics, router: router(mapping) }
+    Served { current, refresh, metrics, router: router(mapping), questions }
 }
 
-fn position(pods: u64) -> Position {
+pub(super) fn position(pods: u64) -> Position {
     format!("e5.n5.p{pods}.s5").parse().unwrap()
 }
 
 impl Served {
-    fn publish(&self, mapping: Map, pods: u64) {
+    pub(super) fn publish(&self, mapping: Map, pods: u64) {
         self.publish_reached(mapping, pods, pods);
     }
 
@@ -49,36 +57,40 @@ impl Served {
         self.current.publish(Snapshot { mapping, position, reached, ..Snapshot::default() });
     }
 
-    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(super) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.send("GET", path, headers).await
     }
 
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut request = HttpRequest::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let answer = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-        let (parts, body) = answer.into_parts();
-        let body = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        send(&self.router, method, path, headers).await
     }
 }
 
+pub(super) async fn send(router: &Router, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = HttpRequest::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    let body = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     headers: HeaderMap,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn header(&self, name: impl http::header::AsHeaderName) -> &str {
+    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> &str {
         self.headers.get(name).map_or("", |v| v.to_str().unwrap())
     }
 }
 
-fn two() -> Map {
+pub(super) fn two() -> Map {
     mapping([cluster("data", "a", 2), cluster("data", "b", 1)])
 }
 
@@ -258,6 +270,7 @@ async fn the_ca_is_there_for_everybody_and_its_absence_is_explained() {
         current,
         liveness,
         refresh: Arc::default(),
+        explainer: Explainer::new().0,
         access: Access::Open,
         ca: None,
         metrics: Arc::clone(&metrics),
@@ -293,6 +306,7 @@ async fn access_is_judged_before_anything_is_told() {
         current: Arc::clone(&current),
         liveness: Arc::new(Liveness::new()),
         refresh: Arc::default(),
+        explainer: Explainer::new().0,
         access: Access::token(Arc::new(Nobody)),
         ca: None,
         metrics: Arc::clone(&metrics),
