@@ -6,7 +6,7 @@ use crate::demand::{self, Ask, Demand, Membership};
 use crate::names::{self, Key};
 use crate::objects::{Pod, Service};
 use crate::reason::{Code, Reason};
-use crate::settings::Settings;
+use crate::settings::{Exposure, Settings};
 use crate::state::State;
 
 /// A pod and what it asks for.
@@ -94,6 +94,42 @@ fn demand_of<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Result<Demand
     demand::demand(&Ask::of_pod(pod, &cluster.name, configured), settings)
 }
 
+/// How well a slot serves a pod that has several: the least counts. Plan and mapping go by the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// How far it has come.
+    pub stage: Stage,
+    /// It is kept for another pod's name.
+    pub other_name: bool,
+    /// Its number.
+    pub number: u32,
+}
+
+/// How far a slot has come, from best to worst. While a pod moves, the address it has goes before one that is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It has its address, and the class wants its exposure.
+    Wanted,
+    /// It has its address, by an exposure the class does not know any more.
+    Former,
+    /// It waits for its address.
+    Waiting,
+    /// It has waited too long for its address.
+    Overdue,
+}
+
+impl Stage {
+    /// Of a slot's Service, with the exposures of its pod's class.
+    pub fn of(service: &Service, exposures: &[Exposure]) -> Self {
+        match (service.has_address(), service.is_overdue()) {
+            (true, _) if exposures.contains(&service.exposure()) => Self::Wanted,
+            (true, _) => Self::Former,
+            (false, false) => Self::Waiting,
+            (false, true) => Self::Overdue,
+        }
+    }
+}
+
 /// The slots of a cluster: Services that are ours, by number.
 #[derive(Debug)]
 pub struct Slots<'a> {
@@ -132,10 +168,19 @@ impl<'a> Slots<'a> {
         self.list.is_empty()
     }
 
-    /// Which of several slots bound to one identity counts: the one kept for the pod's name, else the lowest number.
-    /// The others are surplus.
-    pub fn bound_to(&self, pod_id: &str, pod: &str) -> Option<(u32, &'a Service)> {
+    /// Which of several slots bound to a pod's identity counts: see [`Rank`]. The others are surplus.
+    pub fn bound_to(&self, claim: &Claim<'_>) -> Option<(u32, &'a Service)> {
+        let (demand, pod_id) = claim.granted()?;
         let bound = self.by_id.get(pod_id).into_iter().flatten().map(|index| self.list[*index]);
-        bound.min_by_key(|(number, service)| (service.kept_for() != Some(pod), *number))
+        bound.min_by_key(|(number, service)| Rank {
+            stage: Stage::of(service, &demand.class.exposure),
+            other_name: service.kept_for() != Some(&*claim.pod.key.name),
+            number: *number,
+        })
+    }
+
+    /// Slots with an exposure.
+    pub fn count(&self, exposure: Exposure) -> usize {
+        self.list.iter().filter(|(_, s)| s.exposure() == exposure).count()
     }
 }

@@ -19,6 +19,7 @@ pub mod claim;
 pub mod demand;
 pub mod explain;
 pub mod formats;
+pub mod limits;
 pub mod mapping;
 pub mod names;
 pub mod objects;

@@ -36,6 +36,9 @@ pub const STAMP_HOST_ANNOTATION: &str = "stamp.external-ip.dev/host";
 /// Prefix of one annotation per exposed port: internal number, value the external one. See [`stamp_port`].
 pub const STAMP_PORT_PREFIX: &str = "stamp.external-ip.dev/port-";
 
+/// The label by which a shared Service selects: the cluster's name, on pods that carry the names of shared ports.
+pub const SHARED_LABEL: &str = "stamp.external-ip.dev/shared";
+
 /// Our scheduling gate: holds a pod until its address is known.
 pub const ADDRESS_GATE: &str = "external-ip.dev/address";
 
@@ -43,6 +46,8 @@ pub const ADDRESS_GATE: &str = "external-ip.dev/address";
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY_LABEL`], and the name of the Lease, the webhook configuration and the field manager.
 pub const CONTROLLER_NAME: &str = "external-ip-controller";
+/// Number of a shared Service among its cluster's, on the Service.
+pub const SHARED_SERVICE_LABEL: &str = "external-ip.dev/shared";
 /// Slot number on a slot's Service.
 pub const SLOT_LABEL: &str = "external-ip.dev/slot";
 /// The installation that owns an object: its configured name, never a UID, so a restored Service is ours again.
@@ -51,6 +56,8 @@ pub const OWNER_ANNOTATION: &str = "external-ip.dev/owner";
 pub const POD_ANNOTATION: &str = "external-ip.dev/pod";
 /// The class a slot was made with: says how long it is kept when its pod is gone.
 pub const SLOT_CLASS_ANNOTATION: &str = "external-ip.dev/slot-class";
+/// How a slot is exposed, where that is not by a load balancer of its own.
+pub const EXPOSURE_ANNOTATION: &str = "external-ip.dev/exposure";
 /// `"true"` hands a foreign Service over to us on purpose.
 pub const ADOPT_ANNOTATION: &str = "external-ip.dev/adopt";
 /// Written by the leader on a Service that has waited too long for its address, so that every replica shows the
@@ -190,6 +197,47 @@ pub fn is_anonymous(pod_id: &str) -> bool {
 /// The Service of a dedicated slot.
 pub fn slot_service(cluster: &str, slot: u32) -> String {
     format!("{cluster}-ext-{slot}")
+}
+
+/// A shared Service.
+pub fn shared_service(cluster: &str, index: u32) -> String {
+    format!("{cluster}-ext-shared-{index}")
+}
+
+/// What the names of a pod's shared ports begin with: `x` and 7 base32 characters of its identity's hash.
+pub fn share_token(pod_id: &str) -> String {
+    format!("x{}", short_hash(pod_id.as_bytes(), 7))
+}
+
+/// The name of a shared port, on pod and Service: a token and an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// See [`share_token`].
+    pub token: &'a str,
+    /// On a Service: no pod shall have this name, because several claim it.
+    pub blocked: bool,
+    /// Which of the pod's ports.
+    pub index: u8,
+}
+
+impl<'a> Target<'a> {
+    /// Reads a name of a port; `None` where it is not one of ours.
+    pub fn read(text: &'a str) -> Option<Self> {
+        let (name, number) = text.split_once('-')?;
+        let blocked = name.len() == 9;
+        let token = if blocked { name.strip_prefix('n')? } else { name };
+        let hash = token.strip_prefix('x')?;
+        let base32 = hash.len() == 7 && hash.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'));
+        let index: u8 = number.parse().ok()?;
+        (base32 && index.to_string() == number).then_some(Self { token, blocked, index })
+    }
+}
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blocked = if self.blocked { "n" } else { "" };
+        write!(f, "{blocked}{}-{}", self.token, self.index)
+    }
 }
 
 /// The ConfigMap with one cluster's mapping, in the cluster's namespace.

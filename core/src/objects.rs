@@ -2,6 +2,7 @@
 //! the objects; unknown and missing fields are skipped), kept small (a cluster may have 10 000 pods).
 
 mod namespace;
+mod node;
 mod pod;
 mod port;
 mod service;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 pub use namespace::Namespace;
+pub use node::Node;
 pub use pod::{ContainerPort, Owner, Pod};
 pub use port::{InvalidPort, PortRef, PortSpec, Protocol};
 pub use service::{Ingress, Service, ServicePort};
@@ -34,7 +36,7 @@ macro_rules! versioned {
         })*
     };
 }
-versioned!(Pod, Service, Slice, Namespace);
+versioned!(Pod, Service, Slice, Namespace, Node);
 
 /// The part of `metadata` that projections read.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -18,9 +18,9 @@ use crate::names::{self, Key};
 use crate::objects::Service;
 use crate::reason::Code;
 use crate::service::SlotService;
-use crate::settings::{DEFAULT_CLASS, Retention};
+use crate::settings::{DEFAULT_CLASS, Exposure, Retention};
 use crate::state::State;
-use assign::{Assignment, Slot};
+use assign::{Assignment, NewSlot, Slot, Turn};
 use memory::Memory;
 
 /// A Service without an address for this long gets the reason `NoLoadBalancer`. Trades noise with slow load balancers
@@ -43,6 +43,8 @@ pub struct Planner {
     wakes: BTreeMap<Key, Duration>,
     /// Clusters that wait at a limit they share with others.
     waiting: BTreeSet<Key>,
+    /// When it planned first, seconds since 1970.
+    began: Option<i64>,
     memory: Memory,
 }
 
@@ -77,11 +79,13 @@ impl Planner {
         if self.memory.forget_seen(state, now.monotonic) {
             self.touched.append(&mut self.waiting);
         }
+        let began = *self.began.get_or_insert(now.wall / 1_000_000);
+        let turn = Turn { now: now.monotonic, began };
         let mut actions = Vec::new();
         for cluster in std::mem::take(&mut self.touched) {
             self.wakes.remove(&cluster);
             self.waiting.remove(&cluster);
-            let mut plan = ClusterPlan::new(state, &mut self.memory, &cluster, now);
+            let mut plan = ClusterPlan::new(state, &mut self.memory, &cluster, now, turn);
             plan.run();
             actions.append(&mut plan.actions);
             let (wake, waits) = (plan.wake, plan.waits);
@@ -108,30 +112,33 @@ struct ClusterPlan<'a> {
     memory: &'a mut Memory,
     cluster: &'a Key,
     now: Now,
+    turn: Turn,
     actions: Vec<Action>,
     wake: Option<Duration>,
     waits: bool,
 }
 
 impl<'a> ClusterPlan<'a> {
-    fn new(state: &'a State, memory: &'a mut Memory, cluster: &'a Key, now: Now) -> Self {
-        Self { state, memory, cluster, now, actions: Vec::new(), wake: None, waits: false }
+    fn new(state: &'a State, memory: &'a mut Memory, cluster: &'a Key, now: Now, turn: Turn) -> Self {
+        Self { state, memory, cluster, now, turn, actions: Vec::new(), wake: None, waits: false }
     }
 
     fn run(&mut self) {
         let claims = claim::claims(self.state, self.cluster);
         let slots = assign::slots(self.state, self.memory, self.cluster);
-        let assignment =
-            assign::assign(self.state, self.memory, self.cluster, &claims, &slots, self.now.monotonic);
+        let assignment = assign::assign(self.state, self.memory, self.cluster, &claims, &slots, self.turn);
+        for (claim, reason) in &assignment.stepped {
+            self.tell(claims[*claim].pod, reason);
+        }
         self.wake_at(assignment.wake);
-        let shared = |code| matches!(code, Code::NamespaceLimit | Code::InstallationLimit);
+        let shared = |code| matches!(code, Code::NamespaceLimit | Code::ClassLimit | Code::InstallationLimit);
         self.waits = assignment.refused.iter().any(|(_, reason)| shared(reason.code));
         self.label(&claims);
         for (claim, number) in &assignment.held {
             self.keep(&claims[*claim], &slots[number]);
         }
-        for (claim, number) in &assignment.new {
-            self.create(&claims[*claim], *number);
+        for new in &assignment.new {
+            self.create(&claims[new.claim], new);
         }
         self.release(&slots, &assignment);
         self.notify(&claims, &assignment);
@@ -166,25 +173,28 @@ impl<'a> ClusterPlan<'a> {
         }
     }
 
-    fn desired(&self, claim: &Claim<'_>, number: u32) -> Option<SlotService> {
+    fn desired(&self, claim: &Claim<'_>, number: u32, exposure: Exposure) -> Option<SlotService> {
         let (demand, pod_id) = claim.granted()?;
         let Key { namespace, name } = self.cluster;
         Some(SlotService {
             key: Key::new(namespace.clone(), names::slot_service(name, number)),
             cluster: name.to_string(),
             slot: number,
+            exposure,
             owner: self.state.settings().installation.clone(),
             class: demand.class_name.to_owned(),
             pod: claim.pod.key.name.to_string(),
             pod_id: (!claim.contested).then(|| pod_id.to_owned()),
             ports: demand.ports.clone(),
-            template: SlotService::template_for(demand.class, namespace, name, number),
+            template: SlotService::template_for(demand.class, exposure, namespace, name, number),
         })
     }
 
     /// Makes a slot's Service what its pod asks for.
     fn keep(&mut self, claim: &Claim<'_>, slot: &Slot<'_>) {
-        let (Some(desired), Some(service)) = (self.desired(claim, slot.number), slot.settled()) else {
+        let (Some(desired), Some(service)) =
+            (self.desired(claim, slot.number, slot.exposure), slot.settled())
+        else {
             return;
         };
         if claim.pod.terminating && !claim.contested {
@@ -201,7 +211,7 @@ impl<'a> ClusterPlan<'a> {
     /// Records on the Service that its address is overdue, or that it has come after all.
     fn mark_overdue(&mut self, service: &Service) {
         let marked = service.annotations.contains_key(names::OVERDUE_ANNOTATION);
-        let waiting = service.ingress.is_empty();
+        let waiting = !service.has_address();
         let age = Duration::from_secs((self.now.wall / 1_000_000 - service.created).max(0).unsigned_abs());
         let value = match (waiting, marked) {
             (true, false) if age >= ADDRESS_DEADLINE => Some("true".to_owned()),
@@ -222,19 +232,17 @@ impl<'a> ClusterPlan<'a> {
         self.act(&service.key, action);
     }
 
-    fn create(&mut self, claim: &Claim<'_>, number: u32) {
+    fn create(&mut self, claim: &Claim<'_>, new: &NewSlot) {
         if self.state.namespace(&self.cluster.namespace).is_none_or(|n| n.deleting) {
             return; // nothing can be made in a namespace that is being deleted
         }
-        let Some(desired) = self.desired(claim, number) else { return };
+        let Some(desired) = self.desired(claim, new.number, new.exposure) else { return };
         let key = desired.key.clone();
-        let action = match self.memory.handed_over(&key) {
-            Some((uid, version, drop_selector)) => {
-                Action::UpdateService { uid, version, desired, drop_selector }
-            }
-            None => Action::CreateService(desired),
-        };
-        self.act(&key, action);
+        if let Some((uid, version, drop_selector)) = self.memory.handed_over(&key) {
+            self.act(&key, Action::UpdateService { uid, version, desired, drop_selector });
+        } else {
+            self.act(&memory::creation_key(&key, new.exposure), Action::CreateService(desired));
+        }
     }
 
     /// Deletes surplus slots at once and free ones whose retention is over.

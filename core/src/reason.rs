@@ -38,8 +38,16 @@ pub enum Code {
     ClusterLimit,
     /// The namespace has all the slots it may have.
     NamespaceLimit,
+    /// The class has all the load balancers it may have.
+    ClassLimit,
     /// The installation has all the load balancers it may have.
     InstallationLimit,
+    /// The pod cannot use a shared load balancer.
+    CannotShare,
+    /// The pod is exposed another way than its class wants first.
+    SteppedDown,
+    /// The node the pod is on has no address yet.
+    WaitingForNode,
     /// No slot yet; it is being made.
     WaitingForSlot,
     /// The Service exists and waits for its address.
@@ -122,8 +130,16 @@ reasons! {
         "scale down, or ask the platform engineer to raise limits.slotsPerCluster";
     NamespaceLimit: "the namespace has all the slots it may have",
         "free slots of other clusters, or ask the platform engineer to raise limits.slotsPerNamespace";
+    ClassLimit: "the class has all the load balancers it may have",
+        "free slots of the class, or ask the platform engineer to raise its loadBalancers";
     InstallationLimit: "the installation has all the load balancers it may have",
         "free slots elsewhere, or raise limits.loadBalancers";
+    CannotShare: "the pod cannot share a load balancer",
+        "make the pod again where it has no names of shared ports; raise shared.portsPerService where it has too many ports";
+    SteppedDown: "the pod is not exposed the way its class wants first",
+        "it stays so; where the wanted way is possible again, delete the slot's Service";
+    WaitingForNode: "the pod's node is not known, or has no address",
+        "wait until the pod is scheduled; its node needs an ExternalIP or InternalIP";
     WaitingForSlot: "the pod's slot is being made",
         "wait; it takes seconds once the controller has a leader";
     WaitingForAddress: "the load balancer has given no address yet",
@@ -194,6 +210,7 @@ impl Code {
                 | Self::WaitingForAddress
                 | Self::ServiceChanging
                 | Self::ServiceDeleted
+                | Self::WaitingForNode
                 | Self::WaitingForPodIp
                 | Self::WaitingForEndpoints
                 | Self::NotReady

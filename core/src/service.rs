@@ -1,4 +1,4 @@
-//! The Service of a dedicated slot: what it shall be, and whether an existing one is that.
+//! The Service of a slot that has one of its own: what it shall be, and whether an existing one is that.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::names::{self, Key};
 use crate::objects::{Service, ServicePort};
-use crate::settings::{Class, ServiceTemplate};
+use crate::settings::{Class, Exposure, ServiceTemplate};
 
 /// Selector value that is nobody's identity: those have the cluster's name and a dot in front.
 const NOBODY: &str = "nobody";
@@ -20,6 +20,8 @@ pub struct SlotService {
     pub cluster: String,
     /// Slot number.
     pub slot: u32,
+    /// By a load balancer or by node ports of its own.
+    pub exposure: Exposure,
     /// The installation that owns it.
     pub owner: String,
     /// The class it is made with.
@@ -36,16 +38,38 @@ pub struct SlotService {
 
 impl SlotService {
     /// Slot `slot` of `namespace`/`cluster` with a class's template filled in.
-    pub fn template_for(class: &Class, namespace: &str, cluster: &str, slot: u32) -> ServiceTemplate {
+    pub fn template_for(
+        class: &Class,
+        exposure: Exposure,
+        namespace: &str,
+        cluster: &str,
+        slot: u32,
+    ) -> ServiceTemplate {
         let fill = |text: &String| {
             text.replace("{cluster}", cluster)
                 .replace("{namespace}", namespace)
                 .replace("{slot}", &slot.to_string())
         };
         let mut template = class.service.clone();
+        if exposure == Exposure::NodePort {
+            // the API server refuses them without a load balancer
+            template.load_balancer_class = None;
+            template.load_balancer_ip = None;
+            template.load_balancer_source_ranges.clear();
+            template.allocate_load_balancer_node_ports = None;
+        }
         template.annotations.values_mut().for_each(|v| *v = fill(v));
         template.load_balancer_ip = template.load_balancer_ip.as_ref().map(fill);
         template
+    }
+
+    fn is_node_port(&self) -> bool {
+        self.exposure == Exposure::NodePort
+    }
+
+    /// `spec.type`.
+    fn service_type(&self) -> &'static str {
+        if self.is_node_port() { "NodePort" } else { "LoadBalancer" }
     }
 
     fn labels(&self) -> [(&'static str, String); 3] {
@@ -59,6 +83,7 @@ impl SlotService {
     fn annotations(&self) -> BTreeMap<&str, &str> {
         let template = self.template.annotations.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         template
+            .chain(self.is_node_port().then_some((names::EXPOSURE_ANNOTATION, "nodePort")))
             .chain([
                 (names::OWNER_ANNOTATION, self.owner.as_str()),
                 (names::POD_ANNOTATION, self.pod.as_str()),
@@ -81,7 +106,7 @@ impl SlotService {
             .collect();
         let mut spec = Map::new();
         let mut set = |key: &str, value: Value| spec.insert(key.to_owned(), value);
-        set("type", json!("LoadBalancer"));
+        set("type", json!(self.service_type()));
         set("selector", json!(self.selector()));
         set("ports", json!(ports));
         set("publishNotReadyAddresses", json!(t.publish_not_ready_addresses));
@@ -152,7 +177,7 @@ impl SlotService {
             .iter()
             .map(|(k, v)| (*k, *v))
             .eq(service.selector.iter().map(|(k, v)| (k.as_str(), v.as_str())))
-            && service.service_type == "LoadBalancer"
+            && service.service_type == self.service_type()
             && self.ports == service.ports
             && self.labels().iter().all(|(k, v)| service.labels.get(*k) == Some(v))
             && self.annotations().iter().all(|(k, v)| service.annotations.get(*k).is_some_and(|f| f == v))

@@ -53,6 +53,11 @@ impl Settings {
         self.clusters.iter().find(|c| c.namespace == namespace && c.name.as_str() == name)
     }
 
+    /// Whether a class may expose slots so.
+    pub fn uses(&self, exposure: Exposure) -> bool {
+        self.classes.values().any(|c| c.exposure.contains(&exposure))
+    }
+
     /// What is allowed and may still surprise.
     pub fn notes(&self) -> Vec<&'static str> {
         let mut notes = Vec::new();
@@ -147,6 +152,8 @@ pub struct Class {
     pub service: ServiceTemplate,
     /// Static addresses; empty = the load balancer chooses.
     pub addresses: Vec<IpAddr>,
+    /// Most load balancers of the class, dedicated and shared; `None` = only the installation's limit.
+    pub load_balancers: Option<u32>,
     /// Port range of shared load balancers.
     pub shared: Shared,
     /// Whether and how long pods wait for their address.
@@ -173,6 +180,7 @@ impl Default for Class {
             exposure: vec![Exposure::Dedicated],
             service: ServiceTemplate::default(),
             addresses: Vec::new(),
+            load_balancers: None,
             shared: Shared { first_port: 20_000, ports_per_service: 50 },
             await_address: Await { enabled: false, timeout: Duration::from_secs(120) },
             retention: Retention::For(Duration::from_secs(600)),
@@ -183,7 +191,7 @@ impl Default for Class {
 }
 
 /// How a slot is exposed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Exposure {
     /// A LoadBalancer Service of its own.
     Dedicated,
@@ -191,6 +199,12 @@ pub enum Exposure {
     Shared,
     /// Node addresses and ports.
     NodePort,
+}
+
+impl std::fmt::Display for Exposure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(class::exposure_word(*self))
+    }
 }
 
 /// Fields of the Services we make; `None` leaves the API's default.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::demand::{self, Membership};
 use crate::names::Key;
-use crate::objects::{Namespace, Pod, Service, Slice};
-use crate::settings::Settings;
+use crate::objects::{Namespace, Node, Pod, Service, Slice};
+use crate::settings::{Exposure, Settings};
 use index::Index;
 pub use versions::{Feed, Seen, Versions};
 
@@ -53,6 +53,8 @@ pub enum Update {
     Slices(Change<Slice>),
     /// Of enabled namespaces.
     Namespaces(Change<Namespace>),
+    /// Of nodes, where a class uses their addresses.
+    Nodes(Change<Node>),
 }
 
 /// Everything seen, with the indexes that decisions need and the clusters changed since last asked.
@@ -64,6 +66,7 @@ pub struct State {
     services: HashMap<Key, Arc<Service>>,
     slices: HashMap<Key, Arc<Slice>>,
     namespaces: HashMap<Key, Arc<Namespace>>,
+    nodes: HashMap<Key, Arc<Node>>,
     versions: Versions,
     index: Index,
     dirty: BTreeSet<Key>,
@@ -78,6 +81,7 @@ impl State {
             services: HashMap::new(),
             slices: HashMap::new(),
             namespaces: HashMap::new(),
+            nodes: HashMap::new(),
             versions: Versions::default(),
             index: Index::default(),
             dirty: BTreeSet::new(),
@@ -97,6 +101,7 @@ impl State {
             Update::Services(change) => self.apply_services(change),
             Update::Slices(change) => self.apply_slices(change),
             Update::Namespaces(change) => self.apply_namespaces(change),
+            Update::Nodes(change) => self.apply_nodes(change),
         }
     }
 
@@ -117,7 +122,12 @@ impl State {
 
     /// An enabled namespace.
     pub fn namespace(&self, name: &str) -> Option<&Namespace> {
-        self.namespaces.get(&namespace_key(name)).map(AsRef::as_ref).filter(|n| n.enabled)
+        self.namespaces.get(&bare_key(name)).map(AsRef::as_ref).filter(|n| n.enabled)
+    }
+
+    /// A node.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(&bare_key(name)).map(AsRef::as_ref)
     }
 
     /// A pod, as last seen.
@@ -174,9 +184,19 @@ impl State {
         self.index.alive.contains(uid)
     }
 
-    /// Our Services in a namespace, and in all.
-    pub fn service_counts(&self, namespace: &str) -> (usize, usize) {
-        (self.index.per_namespace.get(namespace).copied().unwrap_or(0), self.services.len())
+    /// Slots of a namespace with an exposure.
+    pub fn slot_count(&self, namespace: &Arc<str>, exposure: Exposure) -> usize {
+        self.index.slots.get(&(Arc::clone(namespace), exposure)).copied().unwrap_or(0)
+    }
+
+    /// Load balancers of a class.
+    pub fn class_load_balancers(&self, class: &str) -> usize {
+        self.index.balancers.get(class).copied().unwrap_or(0)
+    }
+
+    /// Load balancers of all classes.
+    pub fn load_balancers(&self) -> usize {
+        self.index.balancers.values().sum()
     }
 
     fn apply_pods(&mut self, feed: PodFeed, change: Change<Pod>) {
@@ -259,21 +279,32 @@ impl State {
         for (before, after) in replaced {
             for (service, present) in [(before, false), (after, true)] {
                 let Some(service) = service else { continue };
-                let (settings, total) = (Arc::clone(&self.settings), self.services.len());
                 let touched = self.index.service(&service, present);
                 self.dirty.extend(touched.clusters);
                 for key in touched.services {
                     self.dirty_slot(&key);
                 }
-                // who waits at a limit depends on the counts of others
-                let here = self.index.per_namespace.get(&service.key.namespace).copied().unwrap_or(0);
-                let near = |count: usize, limit: u32| count.abs_diff(limit as usize) <= 1;
-                if near(total, settings.limits.load_balancers) {
-                    self.dirty.extend(self.index.clusters.keys().cloned());
-                } else if near(here, settings.limits.slots_per_namespace) {
-                    self.dirty_namespace(&service.key.namespace);
-                }
+                self.dirty_waiting(&service);
             }
+        }
+    }
+
+    /// Who waits at a limit depends on the counts of others.
+    fn dirty_waiting(&mut self, service: &Service) {
+        let limits = &self.settings.limits;
+        // a shared Service may gain or lose several slots at once
+        let near = |count: usize, limit: u32| count.abs_diff(limit as usize) <= 1 + service.slots();
+        let class = service.class().unwrap_or_default();
+        let budget = self.settings.class(class).and_then(|c| c.load_balancers);
+        if near(self.load_balancers(), limits.load_balancers)
+            || budget.is_some_and(|budget| near(self.class_load_balancers(class), budget))
+        {
+            self.dirty.extend(self.index.clusters.keys().cloned());
+        } else if near(
+            self.slot_count(&service.key.namespace, service.exposure()),
+            limits.slots_per_namespace,
+        ) {
+            self.dirty_namespace(&service.key.namespace);
         }
     }
 
@@ -290,12 +321,32 @@ impl State {
     }
 
     fn apply_namespaces(&mut self, change: Change<Namespace>) {
-        let replaced = apply(&mut self.namespaces, change, |n| namespace_key(&n.name));
+        let replaced = apply(&mut self.namespaces, change, |n| bare_key(&n.name));
         for (before, after) in replaced {
             for namespace in [before, after].into_iter().flatten() {
                 self.dirty_namespace(&namespace.name);
             }
         }
+    }
+
+    fn apply_nodes(&mut self, change: Change<Node>) {
+        let replaced = apply(&mut self.nodes, change, |n| bare_key(&n.name));
+        // a heartbeat changes the version and nothing that matters
+        let moved = |(before, after): &Replaced<Node>| {
+            before.as_ref().map(|n| &n.ips) != after.as_ref().map(|n| &n.ips)
+        };
+        let names: BTreeSet<Arc<str>> = replaced
+            .iter()
+            .filter(|r| moved(r))
+            .filter_map(|(b, a)| Some(a.as_ref().or(b.as_ref())?.name.clone()))
+            .collect();
+        if names.is_empty() {
+            return;
+        }
+        let pods = self.pods.values().filter_map(|held| newest(held));
+        let here = pods.filter(|p| p.node.as_deref().is_some_and(|n| names.contains(n)));
+        let clusters: Vec<Key> = here.filter_map(|p| self.cluster_of(p)).collect();
+        self.dirty.extend(clusters);
     }
 
     fn dirty_namespace(&mut self, namespace: &str) {
@@ -305,7 +356,8 @@ impl State {
     }
 }
 
-fn namespace_key(name: &str) -> Key {
+/// The place of an object that is in no namespace.
+fn bare_key(name: &str) -> Key {
     Key::new("", name)
 }
 

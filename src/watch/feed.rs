@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use external_ip_core::names::{self, CLUSTER_LABEL, POD_ID_LABEL};
 use external_ip_core::objects::Service;
-use external_ip_core::settings::Settings;
+use external_ip_core::settings::{Exposure, Settings};
 use external_ip_core::state::{Change, Feed, PodFeed, Update};
 use kube::Client;
 use tokio::sync::{mpsc, watch};
@@ -42,6 +42,7 @@ impl FeedSpec {
             Feed::Services => "s".into(),
             Feed::Slices => "e".into(),
             Feed::Namespaces => "n".into(),
+            Feed::Nodes => "o".into(),
             Feed::Pods(PodFeed::Configured(_)) => {
                 let Selection { path, labels, .. } = &self.selection;
                 let selected = format!("{path}?{}", labels.as_deref().unwrap_or_default());
@@ -70,6 +71,10 @@ pub fn feeds(settings: &Settings) -> Vec<FeedSpec> {
             format!("{POD_ID_LABEL},!{CLUSTER_LABEL}"),
         ),
     ];
+    if settings.uses(Exposure::NodePort) {
+        let selection = Selection { path: "/api/v1/nodes".to_owned(), labels: None, fields: None };
+        feeds.push(FeedSpec { name: "nodes".to_owned(), selection, feed: Feed::Nodes });
+    }
     feeds.extend(settings.clusters.iter().enumerate().map(|(index, cluster)| {
         FeedSpec::new(
             format!("pods of {}/{}", cluster.namespace, cluster.name),
@@ -158,6 +163,7 @@ async fn run(
         Feed::Services => to(client, feed, pulse, questions, tx, Update::Services).await,
         Feed::Slices => to(client, feed, pulse, questions, tx, Update::Slices).await,
         Feed::Namespaces => to(client, feed, pulse, questions, tx, Update::Namespaces).await,
+        Feed::Nodes => to(client, feed, pulse, questions, tx, Update::Nodes).await,
     }
 }
 
@@ -223,6 +229,15 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 7);
+    }
+
+    #[test]
+    fn nodes_are_watched_only_where_a_class_uses_their_addresses() {
+        let watched = |settings: &Settings| feeds(settings).iter().any(|f| f.feed == Feed::Nodes);
+        let mut settings = settings();
+        assert!(!watched(&settings));
+        settings.classes.entry("default".into()).and_modify(|c| c.exposure.push(Exposure::NodePort));
+        assert!(watched(&settings));
     }
 
     #[test]

@@ -20,6 +20,7 @@ version: 1
 classes:
   default: {retention: 10m}
   brief: {retention: 1s, reuseAfter: 1s}
+  nodes: {exposure: [nodePort]}
 ";
 
 /// One verb on one resource, as a role of the manifests gives it.

@@ -10,7 +10,7 @@ use external_ip_core::names::Key;
 use external_ip_core::objects::{Protocol, Service, ServicePort};
 use external_ip_core::reason::Code;
 use external_ip_core::service::SlotService;
-use external_ip_core::settings::ServiceTemplate;
+use external_ip_core::settings::{Exposure, ServiceTemplate};
 use serde_json::{Value, json};
 
 use crate::library::{Bare, HOME, Replica, metrics};
@@ -21,6 +21,7 @@ fn slot(namespace: &str, owner: &str, port: u16) -> SlotService {
     SlotService {
         key: Key::new(namespace, "c-ext-0"),
         cluster: "c".into(),
+        exposure: Exposure::Dedicated,
         slot: 0,
         owner: owner.into(),
         class: "default".into(),

@@ -9,6 +9,7 @@
 mod configuration;
 mod failures;
 mod explain;
+mod exposure;
 mod formats;
 mod golden;
 mod plan;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use external_ip_core::action::{Action, Outcome};
 use external_ip_core::mapping::{self, ClusterMapping, Entry};
 use external_ip_core::names::{self, Key};
-use external_ip_core::objects::{Namespace, Pod, Service, Slice};
+use external_ip_core::objects::{Namespace, Node, Pod, Service, Slice};
 use external_ip_core::plan::{Now, Planner};
 use external_ip_core::settings::Settings;
 use external_ip_core::state::{Change, PodFeed, State, Update};
@@ -34,6 +34,9 @@ pub(crate) struct World {
     pub(crate) load_balancer: bool,
     /// What the API server answers to creates instead of doing them.
     pub(crate) refuse_creates: Option<String>,
+    /// What it answers to creates of LoadBalancer Services only.
+    pub(crate) refuse_balancers: Option<String>,
+    next_node_port: u16,
     next_ip: u8,
     free_ips: BTreeSet<u8>,
 }
@@ -56,9 +59,32 @@ impl World {
             writes: Vec::new(),
             load_balancer: true,
             refuse_creates: None,
+            refuse_balancers: None,
+            next_node_port: 30_000,
             next_ip: 1,
             free_ips: BTreeSet::new(),
         }
+    }
+
+    pub(crate) fn seconds(&self) -> i64 {
+        i64::try_from(self.clock.as_secs()).unwrap()
+    }
+
+    /// A replica with other settings takes over and sees what is there.
+    pub(crate) fn restart(&mut self, settings: Settings) {
+        self.state = State::new(Arc::new(settings));
+        let version = self.tick();
+        self.deliver(Update::Namespaces(Change::Listed { items: vec![namespace(1, false)], version }));
+        for value in self.pods.clone().values() {
+            self.deliver(Update::Pods(feed_of(value), Change::Applied(parse::<Pod>(value))));
+        }
+        for value in self.services.clone().values() {
+            self.deliver(Update::Services(Change::Applied(parse::<Service>(value))));
+        }
+        for value in self.slices.clone().values() {
+            self.slice(value);
+        }
+        self.planner = Planner::new(&self.state);
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -224,6 +250,10 @@ impl World {
         if let Some(message) = &self.refuse_creates {
             return Outcome::Refused(message.clone());
         }
+        let balances = body["spec"]["type"] == "LoadBalancer";
+        if let Some(message) = self.refuse_balancers.as_ref().filter(|_| balances) {
+            return Outcome::Refused(message.clone());
+        }
         let name = body["metadata"]["name"].as_str().unwrap().to_owned();
         if let Some(taken) = self.foreign.get(&name).or(self.services.get(&name)) {
             return Outcome::NameTaken {
@@ -240,10 +270,32 @@ impl World {
         }
         let mut value = body.clone();
         value["metadata"]["uid"] = json!(format!("service-{}", self.version));
+        self.allocate_node_ports(&mut value);
         let created = jiff::Timestamp::from_second(i64::try_from(self.clock.as_secs()).unwrap()).unwrap();
         value["metadata"]["creationTimestamp"] = json!(created.to_string());
         self.put_service(value);
         Outcome::Done
+    }
+
+    /// As the API server does, for NodePort Services here.
+    fn allocate_node_ports(&mut self, service: &mut Value) {
+        if service["spec"]["type"] != "NodePort" {
+            return;
+        }
+        for port in service["spec"]["ports"].as_array_mut().unwrap() {
+            if port["nodePort"].is_null() {
+                port["nodePort"] = json!(self.next_node_port);
+                self.next_node_port += 1;
+            }
+        }
+    }
+
+    pub(crate) fn put_node(&mut self, name: &str, addresses: &[(&str, &str)]) {
+        let addresses: Vec<Value> =
+            addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address})).collect();
+        let node = json!({"metadata": {"name": name, "resourceVersion": self.tick().to_string()},
+            "status": {"addresses": addresses}});
+        self.deliver(Update::Nodes(Change::Applied(parse::<Node>(&node))));
     }
 
     fn patch(&mut self, key: &Key, patch: &Value) -> Outcome {
@@ -255,6 +307,7 @@ impl World {
             return Outcome::Conflict;
         }
         json_patch::merge(&mut value, patch);
+        self.allocate_node_ports(&mut value);
         self.foreign.remove(name);
         self.put_service(value);
         Outcome::Done
@@ -287,7 +340,8 @@ impl World {
     fn run_controllers(&mut self) -> bool {
         let mut changed = false;
         for (name, service) in self.services.clone() {
-            if self.load_balancer && service["status"]["loadBalancer"]["ingress"].is_null() {
+            let balances = self.load_balancer && service["spec"]["type"] == "LoadBalancer";
+            if balances && service["status"]["loadBalancer"]["ingress"].is_null() {
                 let ip = self.allocate();
                 self.edit_service(&name, |v| v["status"]["loadBalancer"]["ingress"] = json!([{"ip": ip}]));
                 changed = true;
@@ -374,6 +428,14 @@ impl PodBuilder<'_> {
         self
     }
 
+    /// Made at this second instead of one by one.
+    pub(crate) fn created(self, second: i64) -> Self {
+        self.set(
+            "/metadata/creationTimestamp",
+            json!(jiff::Timestamp::from_second(second).unwrap().to_string()),
+        )
+    }
+
     /// Of a ReplicaSet: its name never comes back.
     pub(crate) fn anonymous(mut self) -> Self {
         self.named = false;
@@ -401,7 +463,9 @@ impl PodBuilder<'_> {
         if metadata["uid"].is_null() {
             metadata["uid"] = json!(format!("pod-{version}"));
         }
-        metadata["creationTimestamp"] = json!(created.to_string());
+        if metadata["creationTimestamp"].is_null() {
+            metadata["creationTimestamp"] = json!(created.to_string());
+        }
         if self.value["status"]["podIPs"].is_null() {
             self.value["status"]["podIPs"] = json!([{"ip": format!("198.18.{}.{ip}", version / 250)}]);
         }

@@ -63,12 +63,15 @@ impl Stage {
             Code::DuplicateIdentity => Self::Identity,
             Code::ClusterLimit
             | Code::NamespaceLimit
+            | Code::ClassLimit
             | Code::InstallationLimit
+            | Code::CannotShare
             | Code::WaitingForSlot
             | Code::NameTaken
             | Code::WriteRefused => Self::Slot,
             Code::ServiceChanging | Code::ServiceDeleted => Self::Service,
             Code::WaitingForAddress
+            | Code::WaitingForNode
             | Code::NoLoadBalancer
             | Code::PortError
             | Code::DuplicateExternalAddress => Self::Address,
@@ -77,7 +80,7 @@ impl Stage {
             | Code::ForeignEndpoint
             | Code::NotReady
             | Code::DuplicateInternalAddress => Self::Endpoints,
-            Code::DocumentTooLarge => Self::Routed,
+            Code::SteppedDown | Code::DocumentTooLarge => Self::Routed,
         }
     }
 }

@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use super::{Entry, EntryState, External, Internal, PortPair};
 use crate::claim::{Claim, Slots};
 use crate::demand::Demand;
+use crate::limits::Counts;
 use crate::names::{self, Key};
 use crate::objects::{Pod, Service, Slice};
 use crate::reason::{Code, Reason};
+use crate::settings::Exposure;
 use crate::state::State;
 
 /// What is known of a pod's slot, from worst to best.
@@ -60,11 +62,10 @@ fn standing<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'
         Ok(demand) => demand,
         Err(reason) => return Standing::None(reason.clone()),
     };
-    let slot = claim.pod_id.and_then(|id| slots.bound_to(id, &claim.pod.key.name));
-    let Some((number, service)) = slot else {
+    let Some((number, service)) = slots.bound_to(claim) else {
         return without_slot(state, cluster, claim, slots);
     };
-    let external = match external(service) {
+    let external = match external_for(state, claim.pod, service) {
         _ if service.terminating => return Standing::Withheld(number, Code::ServiceDeleted.into()),
         Ok(external) => external,
         Err(reason) => return Standing::Withheld(number, reason),
@@ -91,21 +92,17 @@ fn without_slot<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
     if let Some((number, _)) = slots.iter().find(|(_, s)| claim.contested && s.kept_for() == Some(name)) {
         return Standing::Withheld(number, duplicate_identity(claim));
     }
-    let limits = &state.settings().limits;
-    let (namespace, total) = state.service_counts(&cluster.namespace);
-    let reached = |count: usize, limit: u32| count >= limit as usize;
-    let code = if claim.pod_id.is_none() {
-        Code::WaitingForSlot
-    } else if reached(slots.len(), limits.slots_per_cluster) {
-        Code::ClusterLimit
-    } else if reached(namespace, limits.slots_per_namespace) {
-        Code::NamespaceLimit
-    } else if reached(total, limits.load_balancers) {
-        Code::InstallationLimit
-    } else {
-        Code::WaitingForSlot
+    let Some((demand, _)) = claim.granted() else { return Standing::None(Code::WaitingForSlot.into()) };
+    let forbids = |exposure: &Exposure| {
+        let counts = Counts::of(state, cluster, demand.class_name, *exposure, slots.count(*exposure));
+        let balancer = *exposure != Exposure::NodePort;
+        counts.forbids_slot(&state.settings().limits, demand.class, balancer)
     };
-    Standing::None(code.into())
+    // a limit holds where every exposure of the class has reached one
+    let mut reached: Vec<Option<Reason>> = demand.class.exposure.iter().map(forbids).collect();
+    let waits = reached.iter().any(Option::is_none);
+    let first = if waits { None } else { reached.swap_remove(0) };
+    Standing::None(first.unwrap_or_else(|| Code::WaitingForSlot.into()))
 }
 
 fn duplicate_identity(claim: &Claim<'_>) -> Reason {
@@ -123,6 +120,25 @@ fn undisputed(state: &State, claim: &Claim<'_>, service: &Service) -> Result<(),
         return Err(Reason::new(Code::DuplicateExternalAddress, service.key.to_string()));
     }
     Ok(())
+}
+
+/// The address at which clients reach a pod by its slot's Service.
+fn external_for(state: &State, pod: &Pod, service: &Service) -> Result<External, Reason> {
+    match service.exposure() {
+        Exposure::NodePort => at_node(state, pod, service),
+        _ => external(service),
+    }
+}
+
+/// The pod's own node: every node leads to the pod, but only this one without a detour, or at all where the
+/// `externalTrafficPolicy` is `Local`.
+fn at_node(state: &State, pod: &Pod, service: &Service) -> Result<External, Reason> {
+    if service.node_ports.len() != service.ports.len() {
+        return Err(Code::ServiceChanging.into());
+    }
+    let node = pod.node.as_deref().and_then(|name| state.node(name)).filter(|n| !n.ips.is_empty());
+    let node = node.ok_or_else(|| Reason::new(Code::WaitingForNode, pod.node.clone().unwrap_or_default()))?;
+    Ok(External { ips: node.ips.clone(), host: None })
 }
 
 /// The address of a Service: all ingress points, IPv4 first, each once.
@@ -147,9 +163,16 @@ pub(super) fn port_pairs(service: &Service) -> Vec<PortPair> {
         name: p.name.clone(),
         protocol: p.protocol,
         internal: p.target,
-        external: p.port,
+        external: match service.exposure() {
+            Exposure::NodePort => node_port(service, &p.name).unwrap_or(0),
+            _ => p.port,
+        },
     };
     service.ports.iter().map(pair).collect()
+}
+
+fn node_port(service: &Service, name: &str) -> Option<u16> {
+    service.node_ports.iter().find(|(n, _)| n == name).map(|(_, port)| *port)
 }
 
 enum Doubt {

@@ -48,6 +48,8 @@ pub struct Pod {
     pub ready_changed: i64,
     /// Pod addresses, IPv4 first.
     pub ips: Vec<IpAddr>,
+    /// `spec.nodeName`, once it is scheduled.
+    pub node: Option<String>,
     /// `spec.hostname` and `spec.subdomain`: the pod's DNS name within its namespace, where it has one.
     pub dns: Option<(String, String)>,
 }
@@ -114,6 +116,7 @@ struct RawSpec {
     host_network: bool,
     hostname: String,
     subdomain: String,
+    node_name: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -171,6 +174,7 @@ impl From<Raw> for Pod {
             owner: meta.owner_references.into_iter().find(|o| o.controller),
             container_ports: spec.containers.into_iter().chain(sidecars).flat_map(|c| c.ports).collect(),
             host_network: spec.host_network,
+            node: Some(spec.node_name).filter(|n| !n.is_empty()),
             dns: named.then_some((spec.hostname, spec.subdomain)),
             finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
             ready: ready.is_some_and(|c| c.status == "True"),

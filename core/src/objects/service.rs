@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{Meta, Protocol};
 use crate::names::{self, Key};
+use crate::settings::Exposure;
 
 /// A Service with our managed-by label.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,6 +31,8 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
+    /// Port name and node port, of type NodePort only.
+    pub node_ports: Vec<(String, u16)>,
     /// `spec.loadBalancerClass`.
     pub load_balancer_class: Option<String>,
     /// `spec.loadBalancerIP`.
@@ -74,6 +77,34 @@ impl Service {
             1 => self.selector.get(names::POD_ID_LABEL).map(String::as_str),
             _ => None,
         }
+    }
+
+    /// How it exposes its slots.
+    pub fn exposure(&self) -> Exposure {
+        match self.annotations.get(names::EXPOSURE_ANNOTATION).map(String::as_str) {
+            Some("nodePort") => Exposure::NodePort,
+            _ => Exposure::Dedicated,
+        }
+    }
+
+    /// How many slots it holds.
+    pub fn slots(&self) -> usize {
+        1
+    }
+
+    /// The class it was made with.
+    pub fn class(&self) -> Option<&str> {
+        self.annotations.get(names::SLOT_CLASS_ANNOTATION).map(String::as_str)
+    }
+
+    /// Whether clients can be told where it is: node ports are there once the Service is.
+    pub fn has_address(&self) -> bool {
+        self.exposure() == Exposure::NodePort || !self.ingress.is_empty()
+    }
+
+    /// Whether the leader has given up waiting for its address.
+    pub fn is_overdue(&self) -> bool {
+        self.annotations.contains_key(names::OVERDUE_ANNOTATION)
     }
 
     /// The pod name the slot is kept for.
@@ -163,6 +194,8 @@ struct RawPort {
     port: u16,
     #[serde(default)]
     target_port: serde_json::Value,
+    #[serde(default)]
+    node_port: u16,
 }
 
 #[derive(Deserialize, Default)]
@@ -187,6 +220,12 @@ impl From<RawPort> for ServicePort {
 impl From<Raw> for Service {
     fn from(raw: Raw) -> Self {
         let Raw { metadata: meta, spec, status } = raw;
+        let node_port = |p: &RawPort| (p.node_port > 0).then(|| (p.name.clone(), p.node_port));
+        // those a load balancer uses are nobody's address
+        let node_ports = match spec.service_type.as_str() {
+            "NodePort" => spec.ports.iter().filter_map(node_port).collect(),
+            _ => Vec::new(),
+        };
         let mut ports: Vec<ServicePort> = spec.ports.into_iter().map(Into::into).collect();
         ports.sort();
         Self {
@@ -201,6 +240,7 @@ impl From<Raw> for Service {
             service_type: spec.service_type,
             selector: spec.selector,
             ports,
+            node_ports,
             load_balancer_class: spec.load_balancer_class,
             load_balancer_ip: spec.load_balancer_ip,
             external_traffic_policy: spec.external_traffic_policy,

@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::memory::Memory;
-use crate::claim::{Claim, Slots};
+use crate::claim::{Claim, Rank, Slots, Stage};
+use crate::limits::Counts;
 use crate::names::{self, Key};
 use crate::objects::Service;
 use crate::reason::{Code, Reason};
-use crate::settings::{Class, DEFAULT_CLASS};
+use crate::settings::{Class, DEFAULT_CLASS, Exposure};
 use crate::state::State;
 
 /// A slot as it will be when the writes under way are done.
 #[derive(Debug, Clone)]
 pub(super) struct Slot<'a> {
     pub(super) number: u32,
+    /// By what it is reached.
+    pub(super) exposure: Exposure,
     /// The Service as the watch shows it; `None` while it is being created.
     service: Option<&'a Service>,
     /// A write to it is under way.
@@ -45,6 +48,7 @@ pub(super) fn slots<'a>(state: &'a State, memory: &Memory, cluster: &Key) -> BTr
         let desired = pending.and_then(|p| p.desired.as_ref());
         let slot = Slot {
             number,
+            exposure: desired.map_or(service.exposure(), |d| d.exposure),
             service: Some(service),
             busy: pending.is_some(),
             bound_to: desired.map_or(service.bound_to().map(str::to_owned), |d| d.pod_id.clone()),
@@ -56,6 +60,7 @@ pub(super) fn slots<'a>(state: &'a State, memory: &Memory, cluster: &Key) -> BTr
     for (_, desired) in memory.creating(cluster) {
         slots.entry(desired.slot).or_insert_with(|| Slot {
             number: desired.slot,
+            exposure: desired.exposure,
             service: None,
             busy: true,
             bound_to: desired.pod_id.clone(),
@@ -65,19 +70,68 @@ pub(super) fn slots<'a>(state: &'a State, memory: &Memory, cluster: &Key) -> BTr
     slots
 }
 
-/// The outcome: indexes into the claims, and slot numbers.
+/// A slot to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewSlot {
+    /// Index of its claim.
+    pub(super) claim: usize,
+    pub(super) number: u32,
+    pub(super) exposure: Exposure,
+}
+
+/// The outcome: indexes into the claims, and slot numbers. A pod that moves holds one slot and gets another.
 #[derive(Debug, Default)]
 pub(super) struct Assignment {
     pub(super) held: Vec<(usize, u32)>,
-    pub(super) new: Vec<(usize, u32)>,
+    pub(super) new: Vec<NewSlot>,
+    /// Who gets another exposure than its class wants first, and why.
+    pub(super) stepped: Vec<(usize, Reason)>,
     pub(super) refused: Vec<(usize, Reason)>,
     pub(super) free: BTreeSet<u32>,
     pub(super) surplus: BTreeSet<u32>,
     pub(super) wake: Option<Duration>,
 }
 
+impl Assignment {
+    /// The number of the slot a claim holds or will have.
+    pub(super) fn slot_of(&self, claim: usize) -> Option<u32> {
+        let held = self.held.iter().find(|(i, _)| *i == claim).map(|(_, number)| *number);
+        held.or_else(|| self.new.iter().find(|n| n.claim == claim).map(|n| n.number))
+    }
+}
+
+/// When it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    /// Since some start.
+    pub(super) now: Duration,
+    /// Since when this planner has planned, seconds since 1970: pods made since then were made with these settings.
+    pub(super) began: i64,
+}
+
 /// Slot numbers by one of their texts.
 type Numbers<'p> = HashMap<&'p str, Vec<u32>>;
+
+fn rank(slot: &Slot<'_>, claim: &Claim<'_>) -> Rank {
+    let exposures: &[Exposure] = claim.demand.as_ref().map_or(&[], |d| &d.class.exposure);
+    Rank {
+        // one that is being made has no address yet
+        stage: slot.service.map_or(Stage::Waiting, |s| Stage::of(s, exposures)),
+        other_name: slot.kept_for.as_deref() != Some(&*claim.pod.key.name),
+        number: slot.number,
+    }
+}
+
+/// Whether a slot may still become better than the one that is held.
+fn is_hope(slot: &Slot<'_>, held: &Slot<'_>, claim: &Claim<'_>) -> bool {
+    let (stage, held) = (rank(slot, claim).stage, rank(held, claim).stage);
+    stage == Stage::Waiting && matches!(held, Stage::Former | Stage::Overdue)
+}
+
+fn step(exposure: Exposure, why: &Reason) -> Reason {
+    let particulars = if why.detail.is_empty() { String::new() } else { format!(" {}", why.detail) };
+    Reason::new(Code::SteppedDown, format!("{exposure} instead: {}{particulars}", why.code))
+}
 
 struct Desk<'p, 'a> {
     state: &'p State,
@@ -86,13 +140,11 @@ struct Desk<'p, 'a> {
     slots: &'p BTreeMap<u32, Slot<'a>>,
     by_id: Numbers<'p>,
     by_name: Numbers<'p>,
-    /// Services there are and will be: of the namespace, and of all.
-    counts: (usize, usize),
     /// Numbers of slots that are to be made.
     planned: HashSet<u32>,
     /// No number below it is free.
     lowest: u32,
-    now: Duration,
+    turn: Turn,
     result: Assignment,
 }
 
@@ -103,12 +155,9 @@ pub(super) fn assign(
     cluster: &Key,
     claims: &[Claim<'_>],
     slots: &BTreeMap<u32, Slot<'_>>,
-    now: Duration,
+    turn: Turn,
 ) -> Assignment {
     let result = Assignment { free: slots.keys().copied().collect(), ..Assignment::default() };
-    let (in_namespace, in_all) = state.service_counts(&cluster.namespace);
-    let (creating_here, creating) = memory.creating_counts(&cluster.namespace);
-    let counts = (in_namespace + creating_here, in_all + creating);
     let (by_id, by_name) =
         (numbers(slots, |s| s.bound_to.as_deref()), numbers(slots, |s| s.kept_for.as_deref()));
     let mut desk = Desk {
@@ -118,17 +167,20 @@ pub(super) fn assign(
         slots,
         by_id,
         by_name,
-        counts,
         planned: HashSet::new(),
         lowest: 0,
-        now,
+        turn,
         result,
     };
     let waiting: Vec<usize> = (0..claims.len())
         .filter(|i| claims[*i].granted().is_some() && !desk.holds(*i, &claims[*i]))
         .collect();
-    for number in desk.result.held.iter().map(|(_, n)| *n).collect::<Vec<_>>() {
-        desk.free_surplus(number);
+    let held = desk.result.held.clone();
+    for (i, number) in &held {
+        desk.free_surplus(&claims[*i], *number);
+    }
+    for (i, number) in held {
+        desk.move_on(i, &claims[i], number);
     }
     for i in waiting {
         if !claims[i].pod.terminating {
@@ -162,16 +214,18 @@ impl Desk<'_, '_> {
     fn holds(&mut self, index: usize, claim: &Claim<'_>) -> bool {
         let Some(id) = claim.pod_id else { return false };
         let name = &*claim.pod.key.name;
+        let free = |s: &&Slot<'_>| self.result.free.contains(&s.number);
         let bound = self.slots.values().filter(|s| s.bound_to.as_deref() == Some(id));
         let blocked =
             self.slots.values().filter(|s| s.bound_to.is_none() && s.kept_for.as_deref() == Some(name));
-        let best = bound
-            .chain(blocked)
-            .filter(|s| self.result.free.contains(&s.number))
-            .min_by_key(|s| (s.bound_to.is_none(), s.kept_for.as_deref() != Some(name), s.number));
-        let Some(slot) = best else { return false };
-        self.hold(index, slot.number);
-        true
+        let best = |slots: &mut dyn Iterator<Item = &Slot<'_>>| {
+            slots.filter(free).min_by_key(|s| rank(s, claim)).map(|s| s.number)
+        };
+        let best = best(&mut bound.into_iter()).or_else(|| best(&mut blocked.into_iter()));
+        if let Some(number) = best {
+            self.hold(index, number);
+        }
+        best.is_some()
     }
 
     fn hold(&mut self, index: usize, number: u32) {
@@ -180,38 +234,107 @@ impl Desk<'_, '_> {
     }
 
     /// Further slots of the same name bound to an identity that has one already: two external addresses of one pod. One
-    /// kept for another name has only been bent: it waits for its pod like any free slot.
-    fn free_surplus(&mut self, number: u32) {
+    /// kept for another name has only been bent: it waits for its pod like any free slot. One the pod is moving to is
+    /// what it waits for.
+    fn free_surplus(&mut self, claim: &Claim<'_>, number: u32) {
         let held = &self.slots[&number];
-        let is_twin = |s: &&Slot<'_>| s.kept_for == held.kept_for;
+        let is_twin = |s: &&Slot<'_>| s.kept_for == held.kept_for && !is_hope(s, held, claim);
         let Some(id) = held.bound_to.as_deref() else { return };
         let twins = self.among(&self.by_id, id).filter(is_twin).map(|s| s.number);
         let free: Vec<u32> = twins.filter(|n| self.result.free.contains(n)).collect();
         self.result.surplus.extend(free);
     }
 
-    fn serve(&mut self, index: usize, claim: &Claim<'_>) {
-        let name = &*claim.pod.key.name;
-        let anonymous = claim.pod_id.is_some_and(names::is_anonymous);
-        let kept = self.among(&self.by_name, name).find(|s| self.is_available(s)).map(|s| s.number);
-        let rested = || if anonymous { self.longest_free(is_up_for_grabs) } else { None };
-        if let Some(number) = kept.or_else(rested) {
-            return self.hold(index, number);
+    /// A pod leaves its slot where its class does not know the exposure any more, once it was made again; and where the
+    /// address has not come in time. The new address comes first.
+    fn move_on(&mut self, index: usize, claim: &Claim<'_>, number: u32) {
+        let Some((demand, id)) = claim.granted() else { return };
+        let held = &self.slots[&number];
+        let Some(service) = held.settled() else { return };
+        let alone = self.among(&self.by_id, id).filter(|s| s.kept_for == held.kept_for).count() == 1;
+        if !alone || claim.contested || claim.pod.terminating {
+            return;
         }
-        let Some(reason) = self.limit() else {
-            return match self.number_for(name, anonymous) {
-                Some(number) => {
-                    self.planned.insert(number);
-                    self.result.new.push((index, number));
-                }
-                None => self.refuse(index, Code::NameTaken.into()),
-            };
+        let exposures = &demand.class.exposure;
+        let place = exposures.iter().position(|e| *e == held.exposure);
+        let (from, reason) = match place {
+            None if claim.pod.created >= self.turn.began => (0, None),
+            Some(place) if Stage::of(service, exposures) == Stage::Overdue => {
+                let detail = format!("Service {}", service.key.name);
+                (place + 1, Some(Reason::new(Code::NoLoadBalancer, detail)))
+            }
+            _ => return,
         };
-        if let Some(number) = self.longest_free(|_| true) {
-            return self.hold(index, number);
+        let _ = self.place(index, claim, from, reason);
+    }
+
+    fn serve(&mut self, index: usize, claim: &Claim<'_>) {
+        if let Err(reason) = self.place(index, claim, 0, None) {
+            self.result.wake = self.result.wake.into_iter().chain(self.next_rested()).min();
+            self.refuse(index, reason);
         }
-        self.result.wake = self.result.wake.into_iter().chain(self.next_rested()).min();
-        self.refuse(index, reason);
+    }
+
+    /// Gives a pod a slot by the first exposure that has room, beginning with number `from` of its class; `Err` = why
+    /// the first of them has none. What the API server has refused is tried again only where nothing else is left.
+    fn place(
+        &mut self,
+        index: usize,
+        claim: &Claim<'_>,
+        from: usize,
+        reason: Option<Reason>,
+    ) -> Result<(), Reason> {
+        let Some((demand, _)) = claim.granted() else { return Ok(()) };
+        let exposures = demand.class.exposure.get(from..).unwrap_or_default();
+        let mut first = reason;
+        for patient in [exposures.len() > 1 || from > 0, false] {
+            for exposure in exposures {
+                match self.try_exposure(index, claim, *exposure, patient) {
+                    Ok(()) => {
+                        let stepped = first.filter(|_| *exposure != demand.class.exposure[0]);
+                        self.result.stepped.extend(stepped.map(|why| (index, step(*exposure, &why))));
+                        return Ok(());
+                    }
+                    Err(why) => first = first.or(Some(why)),
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| Code::WaitingForSlot.into()))
+    }
+
+    fn try_exposure(
+        &mut self,
+        index: usize,
+        claim: &Claim<'_>,
+        exposure: Exposure,
+        patient: bool,
+    ) -> Result<(), Reason> {
+        let Some((demand, id)) = claim.granted() else { return Ok(()) };
+        let name = &*claim.pod.key.name;
+        let anonymous = names::is_anonymous(id);
+        let fits = |s: &Slot<'_>| s.exposure == exposure;
+        let kept =
+            self.among(&self.by_name, name).find(|s| fits(s) && self.is_available(s)).map(|s| s.number);
+        let rested = || if anonymous { self.longest_free(|s| fits(s) && is_up_for_grabs(s)) } else { None };
+        if let Some(number) = kept.or_else(rested) {
+            self.hold(index, number);
+            return Ok(());
+        }
+        if let Some(reason) = self.limit(demand.class_name, demand.class, exposure) {
+            let number = self.longest_free(fits).ok_or(reason)?;
+            self.hold(index, number);
+            return Ok(());
+        }
+        let number = self.number_for(name, anonymous).ok_or(Code::NameTaken)?;
+        let key = Key::new(self.cluster.namespace.clone(), names::slot_service(&self.cluster.name, number));
+        if let Some(refusal) =
+            self.memory.refusal(&super::memory::creation_key(&key, exposure)).filter(|_| patient)
+        {
+            return Err(refusal.clone());
+        }
+        self.planned.insert(number);
+        self.result.new.push(NewSlot { claim: index, number, exposure });
+        Ok(())
     }
 
     fn refuse(&mut self, index: usize, reason: Reason) {
@@ -231,11 +354,11 @@ impl Desk<'_, '_> {
     fn longest_free(&self, fits: impl Fn(&Slot<'_>) -> bool) -> Option<u32> {
         let rested =
             self.available().filter(|s| fits(s)).filter_map(|s| Some((self.rested_at(s)?, s.number)));
-        rested.filter(|(at, _)| *at <= self.now).min().map(|(_, number)| number)
+        rested.filter(|(at, _)| *at <= self.turn.now).min().map(|(_, number)| number)
     }
 
     fn next_rested(&self) -> Option<Duration> {
-        self.available().filter_map(|s| self.rested_at(s)).filter(|at| *at > self.now).min()
+        self.available().filter_map(|s| self.rested_at(s)).filter(|at| *at > self.turn.now).min()
     }
 
     /// When another pod may have a free slot: clients' copies of the map lag.
@@ -245,21 +368,30 @@ impl Desk<'_, '_> {
         let class = service.annotations.get(names::SLOT_CLASS_ANNOTATION).and_then(|c| settings.class(c));
         let rest =
             class.or_else(|| settings.class(DEFAULT_CLASS)).map_or(Duration::ZERO, |c: &Class| c.reuse_after);
-        Some(self.memory.known_free_since(&service.key).unwrap_or(self.now) + rest)
+        Some(self.memory.known_free_since(&service.key).unwrap_or(self.turn.now) + rest)
     }
 
-    /// The limit that forbids a further slot.
-    fn limit(&self) -> Option<Reason> {
-        let limits = &self.state.settings().limits;
-        let planned = self.result.new.len();
-        [
-            (self.slots.len(), limits.slots_per_cluster, Code::ClusterLimit),
-            (self.counts.0, limits.slots_per_namespace, Code::NamespaceLimit),
-            (self.counts.1, limits.load_balancers, Code::InstallationLimit),
-        ]
-        .into_iter()
-        .find(|(count, limit, _)| count + planned >= *limit as usize)
-        .map(|(_, limit, code)| Reason::new(code, limit.to_string()))
+    /// The limit that forbids a further slot. What is being made counts as made.
+    fn limit(&self, class_name: &str, class: &Class, exposure: Exposure) -> Option<Reason> {
+        let of_cluster = self.slots.values().filter(|s| s.exposure == exposure).count();
+        let mut counts = Counts::of(self.state, self.cluster, class_name, exposure, of_cluster);
+        for creating in self.memory.all_creating() {
+            let balancer = creating.exposure != Exposure::NodePort;
+            let here = creating.key.namespace == self.cluster.namespace && creating.exposure == exposure;
+            counts.namespace += usize::from(here);
+            counts.class += usize::from(balancer && creating.class == class_name);
+            counts.installation += usize::from(balancer);
+        }
+        for new in &self.result.new {
+            let balancer = new.exposure != Exposure::NodePort;
+            let same = usize::from(new.exposure == exposure);
+            counts.cluster += same;
+            counts.namespace += same;
+            // pods of another class in the same cluster wait for the next look
+            counts.class += usize::from(balancer);
+            counts.installation += usize::from(balancer);
+        }
+        counts.forbids_slot(&self.state.settings().limits, class, exposure != Exposure::NodePort)
     }
 
     /// The number of a new slot: a named pod's ordinal where it is free, else the lowest free one.
@@ -290,7 +422,7 @@ impl Desk<'_, '_> {
         for slot in self.slots.values() {
             let Some(service) = slot.service else { continue };
             if self.result.free.contains(&slot.number) {
-                self.memory.free_since(&service.key, self.now);
+                self.memory.free_since(&service.key, self.turn.now);
             } else {
                 self.memory.is_used(&service.key);
             }

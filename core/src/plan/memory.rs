@@ -8,6 +8,7 @@ use crate::action::{Action, Event, Outcome};
 use crate::names::Key;
 use crate::reason::{Code, Reason};
 use crate::service::SlotService;
+use crate::settings::Exposure;
 use crate::state::State;
 
 /// A reported write that the watch has not shown after this long is planned anew: longer than any watch that is not
@@ -82,6 +83,14 @@ pub(super) fn pod_key(uid: &str) -> Key {
     Key::new("uid", uid)
 }
 
+/// What a Service to be created rests under: by node ports it may be possible where a load balancer is refused.
+pub(super) fn creation_key(service: &Key, exposure: Exposure) -> Key {
+    match exposure {
+        Exposure::Dedicated => service.clone(),
+        other => Key::new(service.namespace.clone(), format!("{} {other}", service.name)),
+    }
+}
+
 impl Memory {
     /// Drops what the watches have shown by now, and what has waited too long. Answers whether a creation was given up:
     /// there is room for another one then.
@@ -119,10 +128,9 @@ impl Memory {
             .filter_map(|(k, p)| Some((k, p.desired.as_ref()?)))
     }
 
-    /// Services being created: of a namespace, and of all.
-    pub(super) fn creating_counts(&self, namespace: &str) -> (usize, usize) {
-        let creates = || self.pending.iter().filter(|(_, p)| p.from == 0);
-        (creates().filter(|(k, _)| &*k.namespace == namespace).count(), creates().count())
+    /// Services of all clusters that are being created.
+    pub(super) fn all_creating(&self) -> impl Iterator<Item = &SlotService> {
+        self.pending.values().filter(|p| p.from == 0).filter_map(|p| p.desired.as_ref())
     }
 
     pub(super) fn is_labelling(&self, uid: &str) -> bool {
@@ -172,7 +180,7 @@ impl Memory {
             Outcome::Done => {
                 self.resting.remove(&object);
                 self.refused.remove(&object);
-                self.taken.remove(&object);
+                action.service().map(|key| self.taken.remove(key));
                 return None;
             }
             Outcome::NameTaken { ours: true, .. } | Outcome::NotLeading => return None,
@@ -180,10 +188,10 @@ impl Memory {
                 let (uid, selector) = (uid.clone(), selector.clone());
                 let until = now + TAKEN_RETRY;
                 let taken = Taken { uid, version: *version, adoptable: *adoptable, selector, until };
-                self.taken.insert(object.clone(), taken);
+                self.taken.extend(action.service().map(|key| (key.clone(), taken)));
             }
             Outcome::Conflict => {
-                self.taken.remove(&object);
+                action.service().map(|key| self.taken.remove(key));
                 self.rest(&object, BACKOFF_MIN, now);
             }
             Outcome::Unreachable(_) => self.rest(&object, BACKOFF_UNREACHABLE, now),
@@ -192,7 +200,9 @@ impl Memory {
                 self.rest(&object, BACKOFF_REFUSED, now);
             }
         }
-        self.pending.remove(&object);
+        if let Some(service) = action.service() {
+            self.pending.remove(service);
+        }
         if let Action::LabelPod { uid, .. } = action {
             self.labelling.remove(uid);
         }
@@ -205,9 +215,13 @@ impl Memory {
             let cluster = pod_id.split_once('.').map(|(c, _)| Key::new(key.namespace.clone(), c));
             return Some((pod_key(uid), cluster));
         }
-        let key = action.service()?.clone();
-        let cluster = self.pending.get(&key).map(|p| p.cluster.clone());
-        Some((key, cluster))
+        let key = action.service()?;
+        let cluster = self.pending.get(key).map(|p| p.cluster.clone());
+        let object = match action {
+            Action::CreateService(desired) => creation_key(key, desired.exposure),
+            _ => key.clone(),
+        };
+        Some((object, cluster))
     }
 
     fn rest(&mut self, object: &Key, longest: Duration, now: Duration) {

@@ -1,19 +1,20 @@
 //! Events: what somebody has to act on, told on the pod and on its owner.
 
+use super::memory::creation_key;
 use super::{Assignment, ClusterPlan};
 use crate::action::{Action, Event};
 use crate::claim::Claim;
 use crate::names::{self, Key};
 use crate::objects::Pod;
 use crate::reason::{Code, Reason};
+use crate::settings::Exposure;
 
 impl ClusterPlan<'_> {
     pub(super) fn notify(&mut self, claims: &[Claim<'_>], assignment: &Assignment) {
         for (index, claim) in claims.iter().enumerate() {
             let refused =
                 assignment.refused.iter().find(|(i, _)| *i == index).map(|(_, reason)| reason.clone());
-            let slot =
-                assignment.held.iter().chain(&assignment.new).find(|(i, _)| *i == index).map(|(_, n)| *n);
+            let slot = assignment.slot_of(index);
             let standing = claim.demand.as_ref().err().cloned().or(refused);
             let reasons: Vec<Reason> =
                 standing.into_iter().chain(self.of_slot(claim, slot)).chain(self.of_pod(claim)).collect();
@@ -28,7 +29,9 @@ impl ClusterPlan<'_> {
     fn of_slot(&self, claim: &Claim<'_>, slot: Option<u32>) -> Vec<Reason> {
         let Some(number) = slot else { return Vec::new() };
         let key = self.slot_key(number);
-        let mut reasons: Vec<Reason> = self.memory.refusal(&key).cloned().into_iter().collect();
+        let objects = [Exposure::Dedicated, Exposure::NodePort].map(|e| creation_key(&key, e));
+        let mut reasons: Vec<Reason> =
+            objects.iter().filter_map(|o| self.memory.refusal(o)).cloned().collect();
         if claim.contested {
             reasons.push(Reason::new(Code::DuplicateIdentity, claim.pod_id.unwrap_or_default()));
         }
@@ -69,7 +72,7 @@ impl ClusterPlan<'_> {
         }
     }
 
-    fn tell(&mut self, pod: &Pod, reason: &Reason) {
+    pub(super) fn tell(&mut self, pod: &Pod, reason: &Reason) {
         let event = |api_version: &str, kind: &str, name: &str, uid: &str| Event {
             namespace: pod.key.namespace.to_string(),
             api_version: api_version.to_owned(),

@@ -37,6 +37,9 @@ pub(super) fn class(field: &Field<'_>, findings: &mut Findings) -> Class {
     if let Some(list) = table.take("addresses") {
         class.addresses = addresses(&list, findings);
     }
+    if let Some(field) = table.take("loadBalancers") {
+        class.load_balancers = field.number(0..=1_000_000, findings);
+    }
     if let Some(field) = table.take("shared") {
         class.shared = shared(&field, &class.shared, findings);
     }
@@ -79,8 +82,8 @@ fn not_available(class: &Class) -> Vec<(&'static str, &'static str, &'static str
     let templates = service.annotations.values().chain(&service.load_balancer_ip);
     let rules = [
         (
-            class.exposure.iter().any(|e| *e != Exposure::Dedicated),
-            ("exposure", "shared and nodePort are", "write exposure: [dedicated]"),
+            class.exposure.contains(&Exposure::Shared),
+            ("exposure", "shared is", "write exposure: [dedicated]"),
         ),
         (
             !class.addresses.is_empty(),

@@ -97,6 +97,7 @@ struct ClassFile<'s> {
     exposure: Vec<&'static str>,
     service: ServiceFile<'s>,
     addresses: &'s [IpAddr],
+    load_balancers: Option<u32>,
     shared: SharedFile,
     #[serde(rename = "await")]
     await_address: AwaitFile,
@@ -156,6 +157,7 @@ fn class_file(class: &Class) -> ClassFile<'_> {
             publish_not_ready_addresses: t.publish_not_ready_addresses,
         },
         addresses: &class.addresses,
+        load_balancers: class.load_balancers,
         shared: SharedFile {
             first_port: class.shared.first_port,
             ports_per_service: class.shared.ports_per_service,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::names::Key;
 use crate::objects::{Pod, Protocol, Service, Slice};
+use crate::settings::Exposure;
 
 /// One external address (or host name) and port.
 pub(super) type ExternalPoint = (String, u16, Protocol);
@@ -32,8 +33,10 @@ pub(super) struct Index {
     pub(super) endpoints: HashMap<String, BTreeSet<Key>>,
     /// UIDs of pods that have not ended.
     pub(super) alive: HashSet<String>,
-    /// Number of Services.
-    pub(super) per_namespace: HashMap<Arc<str>, usize>,
+    /// Slots by namespace and exposure.
+    pub(super) slots: HashMap<(Arc<str>, Exposure), usize>,
+    /// Load balancers by class.
+    pub(super) balancers: HashMap<String, usize>,
 }
 
 /// What a change concerns beyond its own cluster.
@@ -88,8 +91,12 @@ impl Index {
             self.member(&cluster, |m| &mut m.services, &service.key, present);
             touched.clusters.push(cluster);
         }
-        let count = self.per_namespace.entry(service.key.namespace.clone()).or_default();
-        *count = if present { *count + 1 } else { count.saturating_sub(1) };
+        let (namespace, exposure) = (service.key.namespace.clone(), service.exposure());
+        count(&mut self.slots, &(namespace, exposure), service.slots(), present);
+        if exposure != Exposure::NodePort {
+            let class = service.class().unwrap_or_default();
+            count(&mut self.balancers, &class.to_owned(), 1, present);
+        }
         for point in external_points(service) {
             touched.services.extend(set(&mut self.external, &point, &service.key, present));
         }
@@ -122,6 +129,15 @@ impl Index {
         if members.pods.is_empty() && members.services.is_empty() {
             self.clusters.remove(cluster);
         }
+    }
+}
+
+/// Counts up or down; what is not there is not held.
+fn count<K: std::hash::Hash + Eq + Clone>(counts: &mut HashMap<K, usize>, key: &K, by: usize, up: bool) {
+    let count = counts.entry(key.clone()).or_default();
+    *count = if up { *count + by } else { count.saturating_sub(by) };
+    if *count == 0 {
+        counts.remove(key);
     }
 }
 

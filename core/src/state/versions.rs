@@ -20,6 +20,8 @@ pub enum Feed {
     Slices,
     /// Of enabled namespaces.
     Namespaces,
+    /// Of nodes.
+    Nodes,
 }
 
 /// How far a feed has been seen: resource versions, comparable within a kind only.
@@ -74,6 +76,7 @@ impl Update {
             Self::Services(_) => Feed::Services,
             Self::Slices(_) => Feed::Slices,
             Self::Namespaces(_) => Feed::Namespaces,
+            Self::Nodes(_) => Feed::Nodes,
         }
     }
 
@@ -88,6 +91,7 @@ impl Update {
             Self::Services(change) => change.into(),
             Self::Slices(change) => change.into(),
             Self::Namespaces(change) => change.into(),
+            Self::Nodes(change) => change.into(),
         }
     }
 }

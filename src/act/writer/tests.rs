@@ -4,7 +4,7 @@ use external_ip_core::action::Event;
 use external_ip_core::objects::{Protocol, ServicePort};
 use external_ip_core::reason::Code;
 use external_ip_core::service::SlotService;
-use external_ip_core::settings::ServiceTemplate;
+use external_ip_core::settings::{Exposure, ServiceTemplate};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -26,6 +26,7 @@ fn slot(number: u32) -> SlotService {
     SlotService {
         key: Key::new("data", format!("db-ext-{number}")),
         cluster: "db".into(),
+        exposure: Exposure::Dedicated,
         slot: number,
         owner: "mine".into(),
         class: "default".into(),

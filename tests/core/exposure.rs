@@ -1,0 +1,160 @@
+//! Node ports, shared load balancers, and steps down from one exposure to the next.
+
+use std::time::Duration;
+
+use external_ip_core::mapping::EntryState;
+use external_ip_core::settings::{DEFAULT_CLASS, Exposure, Settings};
+use serde_json::json;
+
+use crate::world::World;
+
+pub(crate) fn exposing(exposure: &[Exposure], edit: impl FnOnce(&mut Settings)) -> World {
+    let mut settings = Settings::default();
+    settings.classes.get_mut(DEFAULT_CLASS).unwrap().exposure = exposure.to_vec();
+    edit(&mut settings);
+    World::new(settings)
+}
+
+fn node_port(edit: impl FnOnce(&mut Settings)) -> World {
+    let mut world = exposing(&[Exposure::NodePort], edit);
+    world.put_node("one", &[("InternalIP", "198.18.9.1"), ("ExternalIP", "203.0.113.101")]);
+    world.put_node("two", &[("InternalIP", "198.18.9.2")]);
+    world
+}
+
+#[test]
+fn a_node_port_slot_is_reached_at_the_pods_own_node_and_follows_the_pod() {
+    let mut world = node_port(|_| {});
+    world.pod("c-0").stamped().set("/spec/nodeName", json!("one")).create();
+    world.settle();
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101"]);
+    let port = &world.entry("c", "c-0").ports[0];
+    assert_eq!((port.internal, port.external), (11222, 30_000));
+    assert_eq!(world.services["c-ext-0"]["spec"]["type"], "NodePort");
+    assert_eq!(world.take_writes(), ["create_service"]);
+    world.delete_pod("c-0");
+    world.settle();
+    world.pod("c-0").stamped().set("/spec/nodeName", json!("two")).create();
+    world.settle();
+    assert_eq!(world.summary("c"), ["c-0 Routed 198.18.9.2"]);
+    assert_eq!(world.entry("c", "c-0").ports[0].external, 30_000);
+    assert!(world.take_writes().is_empty(), "the replaced pod costs no write");
+}
+
+#[test]
+fn a_node_port_pod_without_a_node_or_on_one_without_an_address_is_told_so() {
+    let mut world = node_port(|_| {});
+    world.pod("c-0").stamped().create();
+    world.pod("c-1").stamped().set("/spec/nodeName", json!("three")).create();
+    world.settle();
+    assert_eq!(world.summary("c"), ["c-0 Pending WaitingForNode", "c-1 Pending WaitingForNode"]);
+    world.put_node("three", &[("ExternalIP", "203.0.113.103")]);
+    world.settle();
+    assert_eq!(world.summary("c")[1], "c-1 Routed 203.0.113.103");
+    world.put_node("three", &[("ExternalIP", "203.0.113.104")]);
+    assert_eq!(world.summary("c")[1], "c-1 Routed 203.0.113.104");
+    assert!(world.state.take_dirty().iter().any(|c| &*c.name == "c"), "a node's new address is published");
+}
+
+#[test]
+fn a_changed_type_is_put_back_to_node_port() {
+    let mut world = node_port(|_| {});
+    world.pod("c-0").stamped().set("/spec/nodeName", json!("one")).create();
+    world.settle();
+    world.edit_service("c-ext-0", |s| s["spec"]["type"] = json!("ClusterIP"));
+    assert_eq!(world.entry("c", "c-0").state, EntryState::Pending);
+    world.settle();
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101"]);
+}
+
+#[test]
+fn at_a_limit_the_next_exposure_is_used_and_told() {
+    for limit in ["cluster", "namespace", "class", "installation"] {
+        let mut world = exposing(&[Exposure::Dedicated, Exposure::NodePort], |s| match limit {
+            "cluster" => s.limits.slots_per_cluster = 2,
+            "namespace" => s.limits.slots_per_namespace = 2,
+            "class" => s.classes.get_mut(DEFAULT_CLASS).unwrap().load_balancers = Some(2),
+            _ => s.limits.load_balancers = 2,
+        });
+        world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+        for i in 0..3 {
+            world.pod(&format!("c-{i}")).stamped().set("/spec/nodeName", json!("one")).create();
+        }
+        world.settle();
+        let summary = world.summary("c");
+        assert_eq!(summary[2], "c-2 Routed 203.0.113.101", "{limit}: {summary:?}");
+        assert!(world.events.iter().any(|(_, pod, code)| pod == "c-2" && code == "SteppedDown"), "{limit}");
+        assert!(world.events.iter().all(|(kind, pod, _)| kind != "Pod" || pod == "c-2"));
+        world.planner = external_ip_core::plan::Planner::new(&world.state);
+        world.take_writes();
+        world.pass(Duration::from_secs(3600));
+        assert!(world.take_writes().iter().all(|w| *w == "record_event"), "a new leader leaves it so");
+    }
+}
+
+#[test]
+fn a_load_balancer_the_api_server_refuses_is_a_limit() {
+    let mut world = exposing(&[Exposure::Dedicated, Exposure::NodePort], |_| {});
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    world.refuse_balancers = Some("exceeded quota: balancers".into());
+    world.pod("c-0").stamped().set("/spec/nodeName", json!("one")).create();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101"]);
+    assert_eq!(world.services["c-ext-0"]["spec"]["type"], "NodePort", "the ordinal is kept");
+    // the next pod asks again: the quota may have room by then
+    world.refuse_balancers = None;
+    world.pod("c-1").stamped().create();
+    world.settle();
+    assert_eq!(world.services["c-ext-1"]["spec"]["type"], "LoadBalancer");
+}
+
+#[test]
+fn a_refused_slot_is_tried_again_where_nothing_else_is_left() {
+    let mut world = exposing(&[Exposure::Dedicated, Exposure::NodePort], |_| {});
+    world.refuse_creates = Some("exceeded quota: services".into());
+    world.pod("c-0").stamped().create();
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.summary("c"), ["c-0 Pending WaitingForSlot"]);
+    world.refuse_creates = None;
+    world.pass(Duration::from_secs(120));
+    assert_eq!(world.services.len(), 1);
+}
+
+#[test]
+fn an_address_that_does_not_come_in_time_is_replaced_by_the_next_exposure() {
+    let mut world = exposing(&[Exposure::Dedicated, Exposure::NodePort], |_| {});
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    world.load_balancer = false;
+    world.pod("c-0").stamped().set("/spec/nodeName", json!("one")).create();
+    world.pass(Duration::from_secs(119));
+    assert_eq!(world.summary("c"), ["c-0 Pending WaitingForAddress"]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101"]);
+    assert_eq!(world.services.len(), 1, "the slot without an address is gone");
+    assert!(world.events.iter().any(|(_, _, code)| code == "SteppedDown"));
+    world.take_writes();
+    world.pass(Duration::from_secs(3600));
+    assert!(world.take_writes().is_empty());
+}
+
+#[test]
+fn a_changed_exposure_takes_effect_as_pods_are_made_again() {
+    let mut world = exposing(&[Exposure::Dedicated], |_| {});
+    world.pod("c-0").stamped().set("/spec/nodeName", json!("one")).create();
+    world.pod("c-1").stamped().set("/spec/nodeName", json!("one")).create();
+    world.settle();
+    let mut settings = Settings::default();
+    settings.classes.get_mut(DEFAULT_CLASS).unwrap().exposure = vec![Exposure::NodePort];
+    world.restart(settings);
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    world.take_writes();
+    world.settle();
+    assert!(world.take_writes().is_empty(), "pods that are there keep their addresses");
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2", "c-1 Routed 203.0.113.3"]);
+    world.delete_pod("c-1");
+    let now = world.seconds();
+    world.pod("c-1").stamped().set("/spec/nodeName", json!("one")).created(now).create();
+    world.settle();
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2", "c-1 Routed 203.0.113.101"]);
+    assert_eq!(world.take_writes(), ["create_service", "delete_service"]);
+}
