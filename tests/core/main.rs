@@ -7,9 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod configuration;
-mod failures;
 mod explain;
 mod exposure;
+mod failures;
 mod formats;
 mod golden;
 mod plan;
