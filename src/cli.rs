@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Gives every pod of a clustered data store its own external address, and publishes the map.
 ///
@@ -23,6 +23,29 @@ pub struct Cli {
     pub log_format: LogFormat,
 }
 
+/// What the program is called as kubectl's plugin: `kubectl external-ip`.
+const PLUGIN: &str = "kubectl-external_ip";
+
+impl Cli {
+    /// The process's arguments. Ends the process where they ask for help or cannot be read.
+    pub fn from_process() -> Self {
+        let arguments: Vec<_> = std::env::args_os().collect();
+        let program = arguments.first().map(PathBuf::from).unwrap_or_default();
+        let matches = command(&program).get_matches_from(arguments);
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// The command line of a program of this name. kubectl's plugin does not offer what only runs in a cluster.
+fn command(program: &std::path::Path) -> clap::Command {
+    let whole = Cli::command();
+    if program.file_stem().is_none_or(|name| name != PLUGIN) {
+        return whole;
+    }
+    let plugin = whole.name("kubectl external-ip").bin_name("kubectl external-ip");
+    ["run", "cleanup"].into_iter().fold(plugin, |plugin, name| plugin.mut_subcommand(name, |c| c.hide(true)))
+}
+
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -36,6 +59,84 @@ pub enum Command {
     /// back to the load balancer. Stop the controller first (`kubectl -n external-ip-controller scale
     /// deployment/external-ip-controller --replicas=0`), or it makes them again.
     Cleanup(Cleanup),
+    /// Say why a pod has its external address or not: state, reason, remedy, since when, and what has to happen next.
+    ///
+    /// Reads the API server with your own rights (pods, Services and EndpointSlices, in the pod's namespace at least) and
+    /// decides as the controller does, so it needs no running controller. Pods that take no part are told why, too.
+    Explain(Explain),
+    /// Show which internal address is which external one, with the reason where there is none.
+    Map(Map),
+    /// Show the classes that pods may ask for with the annotation external-ip.dev/class.
+    Classes(Classes),
+}
+
+/// Whom to ask, as whom, and with which configuration.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// Namespace; that of the kubeconfig's context where it is not given.
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig.
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Configuration file to answer with, in place of the one the installation runs with.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Namespace of the controller, whose Deployment says where its configuration is.
+    #[arg(long, value_name = "NAME", default_value = external_ip_core::names::CONTROLLER_NAME)]
+    pub controller_namespace: String,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The pod, as NAMESPACE/POD, or POD in the namespace of --namespace.
+    #[arg(value_name = "NAMESPACE/POD")]
+    pub pod: String,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    pub output: Form,
+    /// Where from.
+    #[command(flatten)]
+    pub source: Source,
+}
+
+/// Arguments of `map`.
+#[derive(Debug, Args)]
+pub struct Map {
+    /// Only this cluster; with -o json or yaml, exactly its document.
+    pub cluster: Option<String>,
+    /// All namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    pub output: Form,
+    /// Where from.
+    #[command(flatten)]
+    pub source: Source,
+}
+
+/// Arguments of `classes`.
+#[derive(Debug, Args)]
+pub struct Classes {
+    /// Form of the answer; json and yaml are the whole configuration in force.
+    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    pub output: Form,
+    /// Where from.
+    #[command(flatten)]
+    pub source: Source,
+}
+
+/// Form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For both.
+    Yaml,
 }
 
 /// Arguments of `run`.
@@ -128,4 +229,34 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_argument_is_declared_soundly() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn as_kubectls_plugin_it_is_called_so_and_offers_what_is_asked_at_a_terminal() {
+        let plugin = command(std::path::Path::new("/usr/local/bin/kubectl-external_ip")).render_long_help();
+        let plugin = plugin.to_string();
+        assert!(plugin.contains("kubectl external-ip") && plugin.contains("\n  explain "), "{plugin}");
+        assert!(!plugin.contains("\n  run ") && !plugin.contains("\n  cleanup "), "{plugin}");
+        let own = command(std::path::Path::new("external-ip-controller")).render_long_help().to_string();
+        assert!(own.contains("\n  run ") && own.contains("\n  explain "), "{own}");
+    }
+
+    #[test]
+    fn pods_and_forms_are_read() {
+        let read = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let Ok(Command::Explain(args)) = read("x explain data/c-0 -o json --config f") else { panic!() };
+        assert_eq!((args.pod.as_str(), args.output), ("data/c-0", Form::Json));
+        let Ok(Command::Map(args)) = read("x map -n data c") else { panic!() };
+        assert_eq!((args.cluster.as_deref(), args.source.namespace.as_deref()), (Some("c"), Some("data")));
+        assert!(read("x explain").is_err() && read("x classes -o xml").is_err());
+    }
 }

@@ -51,6 +51,16 @@ pub async fn from_environment() -> Result<Client> {
     from_config(config)
 }
 
+/// The client of whoever calls at a terminal: as kubectl finds it, in the context named if one is named.
+///
+/// # Errors
+/// No kubeconfig can be read, or it has no such context.
+pub async fn of_user(context: Option<&str>) -> Result<Client> {
+    let Some(context) = context else { return from_environment().await };
+    let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
+    from_config(Config::from_kubeconfig(&options).await.context("reading the kubeconfig")?)
+}
+
 /// A client of `config`.
 ///
 /// # Errors

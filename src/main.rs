@@ -2,20 +2,22 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use external_ip_controller::cli::{Cli, Command, LogFormat};
-use external_ip_controller::{check, cleanup, client, run, tls};
+use external_ip_controller::{check, cleanup, client, inspect, run, tls};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_process();
     log(cli.log_format);
     tls::install_provider();
     let result = match &cli.command {
         Command::Check(args) => return check::run(args),
         Command::Run(args) => block_on(run::run(args)),
+        Command::Explain(args) => block_on(inspect::explain(args)),
+        Command::Map(args) => block_on(inspect::map(args)),
+        Command::Classes(args) => block_on(inspect::classes(args)),
         Command::Cleanup(args) => {
             block_on(async { cleanup::run(&client::from_environment().await?, args).await })
         }

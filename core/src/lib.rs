@@ -16,6 +16,7 @@
 
 pub mod action;
 pub mod claim;
+pub mod cost;
 pub mod demand;
 pub mod explain;
 pub mod formats;

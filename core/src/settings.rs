@@ -19,7 +19,7 @@ use crate::objects::PortSpec;
 
 pub use file::{FILE_MAX, Parsed, parse};
 pub use reader::{ConfigError, Finding};
-pub use render::render;
+pub use render::{render, render_json};
 pub use yaml::Place;
 
 /// The class used where none is named.
@@ -201,9 +201,16 @@ pub enum Exposure {
     NodePort,
 }
 
+impl Exposure {
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        class::exposure_word(self)
+    }
+}
+
 impl std::fmt::Display for Exposure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(class::exposure_word(*self))
+        f.write_str(self.as_str())
     }
 }
 

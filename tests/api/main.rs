@@ -6,6 +6,7 @@
 mod access;
 mod bad_input;
 mod documents;
+mod explain;
 mod exposure;
 mod flood;
 mod lease;

@@ -25,7 +25,7 @@ pub fn parse(text: &str) -> Option<Duration> {
 }
 
 /// Writes whole seconds in the largest unit that takes no fraction.
-pub(super) fn render(duration: Duration) -> String {
+pub fn render(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (letter, factor) =
         UNITS.into_iter().find(|(_, f)| seconds > 0 && seconds.is_multiple_of(*f)).unwrap_or(('s', 1));

@@ -14,7 +14,17 @@ use crate::objects::{PortRef, PortSpec};
 
 /// The configuration in force; [`super::parse`] reads the same settings from it.
 pub fn render(settings: &Settings) -> String {
-    let file = File {
+    yaml(&file(settings))
+}
+
+/// The same as JSON.
+pub fn render_json(settings: &Settings) -> String {
+    // plain maps, lists and scalars always serialize
+    serde_json::to_string(&file(settings)).unwrap_or_default()
+}
+
+fn file(settings: &Settings) -> File<'_> {
+    File {
         version: 1,
         installation: &settings.installation,
         access: match settings.access {
@@ -29,8 +39,7 @@ pub fn render(settings: &Settings) -> String {
         },
         classes: settings.classes.iter().map(|(name, class)| (name.as_str(), class_file(class))).collect(),
         clusters: settings.clusters.iter().map(cluster_file).collect(),
-    };
-    yaml(&file)
+    }
 }
 
 /// The section `clusters` alone.

@@ -1,0 +1,280 @@
+//! What workloads would cost, before they are there: load balancers, addresses, node ports and outside ports, by the same
+//! rules by which slots are made later.
+//!
+//! A pod that keeps its name (of a StatefulSet, or on its own) comes back to its slot. Others take a slot that is free
+//! and has rested, else a new one: a rolling update needs `maxSurge` slots more at least, and one for every new pod at
+//! most, where pods are replaced faster than slots rest.
+
+mod manifest;
+
+use std::collections::BTreeMap;
+use std::ops::{Add, AddAssign, Mul};
+
+use serde::Serialize;
+
+use crate::demand::{self, Ask, Demand, Membership};
+use crate::objects::Pod;
+use crate::reason::{Code, Reason};
+use crate::settings::{Class, Exposure, Settings};
+
+pub use manifest::{Manifests, Unreadable, Workload, workloads};
+
+/// What something costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cost {
+    /// Slots.
+    pub slots: u32,
+    /// Services of type LoadBalancer.
+    pub load_balancers: u32,
+    /// External addresses of load balancers, counting both families where the class demands both.
+    pub addresses: u32,
+    /// Ports on every node, of about 2 700 that there are.
+    pub node_ports: u32,
+    /// Ports that can be reached from outside.
+    pub ports: u32,
+}
+
+impl Add for Cost {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            slots: self.slots.saturating_add(other.slots),
+            load_balancers: self.load_balancers.saturating_add(other.load_balancers),
+            addresses: self.addresses.saturating_add(other.addresses),
+            node_ports: self.node_ports.saturating_add(other.node_ports),
+            ports: self.ports.saturating_add(other.ports),
+        }
+    }
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Mul<u32> for Cost {
+    type Output = Self;
+    fn mul(self, times: u32) -> Self {
+        let Self { slots, load_balancers, addresses, node_ports, ports } = self;
+        Self {
+            slots: slots.saturating_mul(times),
+            load_balancers: load_balancers.saturating_mul(times),
+            addresses: addresses.saturating_mul(times),
+            node_ports: node_ports.saturating_mul(times),
+            ports: ports.saturating_mul(times),
+        }
+    }
+}
+
+/// How many pods there are in which case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pods {
+    /// When nothing changes.
+    pub at_rest: u32,
+    /// At once during a rolling update.
+    pub rolling: u32,
+    /// Slots that a rolling update takes, pods replaced faster than slots rest.
+    pub at_most: u32,
+}
+
+/// Costs of the three cases of [`Pods`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Costs {
+    /// When nothing changes.
+    pub at_rest: Cost,
+    /// At least, during a rolling update.
+    pub rolling: Cost,
+    /// At most, during a rolling update.
+    pub at_most: Cost,
+}
+
+/// What one workload asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// Kind, such as `StatefulSet`.
+    pub kind: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// The cluster its pods belong to.
+    pub cluster: Option<String>,
+    /// Its class.
+    pub class: Option<String>,
+    /// The first exposure of the class.
+    pub exposure: Option<&'static str>,
+    /// Pods that want a slot; `None` where the manifest does not say how many there will be.
+    pub pods: Option<Pods>,
+    /// Why its pods get nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// The reason in words, with its remedy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// What it costs.
+    pub costs: Costs,
+}
+
+/// What there is already, apart from the clusters that are planned: Services of the installation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Slots by namespace.
+    pub slots: BTreeMap<String, u32>,
+    /// Load balancers.
+    pub load_balancers: u32,
+}
+
+/// The whole answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// By workload, in the order of the manifests.
+    pub workloads: Vec<Asked>,
+    /// All together.
+    pub total: Costs,
+    /// Limits that would be in the way, each as a sentence with what happens then.
+    pub exceeded: Vec<String>,
+    /// Objects of the manifests that make no pods, or of kinds that are not looked at.
+    pub ignored: Vec<String>,
+}
+
+/// What `manifests` would cost with these settings. Their namespaces are taken to be enabled.
+pub fn plan(manifests: &Manifests, settings: &Settings, in_use: &InUse) -> Plan {
+    let workloads: Vec<Asked> = manifests.workloads.iter().map(|w| asked(w, settings)).collect();
+    let mut total = Costs::default();
+    for Costs { at_rest, rolling, at_most } in workloads.iter().map(|w| w.costs) {
+        total.at_rest += at_rest;
+        total.rolling += rolling;
+        total.at_most += at_most;
+    }
+    let exceeded = exceeded(&workloads, settings, in_use);
+    Plan { workloads, total, exceeded, ignored: manifests.ignored.clone() }
+}
+
+fn asked(workload: &Workload, settings: &Settings) -> Asked {
+    let Workload { kind, namespace, name, pod, pods } = workload;
+    let mut asked = Asked {
+        kind: kind.clone(),
+        namespace: namespace.clone(),
+        name: name.clone(),
+        cluster: None,
+        class: None,
+        exposure: None,
+        pods: *pods,
+        reason: None,
+        message: None,
+        costs: Costs::default(),
+    };
+    match wanted(pod, namespace, settings, &mut asked.cluster) {
+        Ok(demand) => {
+            let exposure = demand.class.exposure.first().copied().unwrap_or(Exposure::Dedicated);
+            let of = |count: u32| cost(demand.class, exposure, demand.ports.len(), count);
+            asked.class = Some(demand.class_name.to_owned());
+            asked.exposure = Some(exposure.as_str());
+            asked.costs = pods.map_or_else(Costs::default, |pods| Costs {
+                at_rest: of(pods.at_rest),
+                rolling: of(pods.rolling),
+                at_most: of(pods.at_most),
+            });
+        }
+        Err(reason) => {
+            asked.reason = Some(reason.code.as_str());
+            asked.message = Some(reason.message());
+        }
+    }
+    asked
+}
+
+fn wanted<'s>(
+    pod: &Pod,
+    namespace: &str,
+    settings: &'s Settings,
+    cluster: &mut Option<String>,
+) -> Result<Demand<'s>, Reason> {
+    let labels = |key: &str| pod.labels.get(key).map(String::as_str);
+    let (name, configured) = match demand::cluster_of(labels, namespace, settings) {
+        Membership::None => return Err(Code::NotLabelled.into()),
+        Membership::Ambiguous { names } => return Err(Reason::new(Code::AmbiguousCluster, names.join(", "))),
+        Membership::Cluster { name, configured } => (name, configured),
+    };
+    let demand = demand::demand(&Ask::of_pod(pod, &name, configured), settings);
+    *cluster = Some(name);
+    demand
+}
+
+/// What `slots` slots with so many ports each cost.
+fn cost(class: &Class, exposure: Exposure, ports: usize, slots: u32) -> Cost {
+    let ports = u32::try_from(ports).unwrap_or(u32::MAX);
+    let template = &class.service;
+    let families = if template.ip_family_policy.as_deref() == Some("RequireDualStack") { 2 } else { 1 };
+    let node_ports = u32::from(template.allocate_load_balancer_node_ports != Some(false));
+    // kube-proxy answers the load balancer's health checks at a port of its own
+    let health = u32::from(template.external_traffic_policy.as_deref() == Some("Local"));
+    let slot = Cost { slots: 1, ports, ..Cost::default() };
+    match exposure {
+        Exposure::Dedicated => {
+            let balancer = Cost { load_balancers: 1, addresses: families, ..Cost::default() };
+            (slot + balancer + Cost { node_ports: ports * node_ports + health, ..Cost::default() }) * slots
+        }
+        Exposure::Shared => {
+            let per_service = (u32::from(class.shared.ports_per_service) / ports.max(1)).max(1);
+            let balancer = Cost { load_balancers: 1, addresses: families, ..Cost::default() };
+            let of_slots = (slot + Cost { node_ports: ports * node_ports, ..Cost::default() }) * slots;
+            of_slots + balancer * slots.div_ceil(per_service)
+        }
+        Exposure::NodePort => (slot + Cost { node_ports: ports, ..Cost::default() }) * slots,
+    }
+}
+
+/// Limits are held against the pods there are at once: slots that only rest are taken at a limit.
+fn exceeded(workloads: &[Asked], settings: &Settings, in_use: &InUse) -> Vec<String> {
+    let limits = &settings.limits;
+    let mut by_cluster: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let mut by_namespace: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut by_class: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut balancers = in_use.load_balancers;
+    let add = |sum: &mut u32, more: u32| *sum = sum.saturating_add(more);
+    for workload in workloads {
+        let cost = workload.costs.rolling;
+        add(&mut balancers, cost.load_balancers);
+        if let (Some(cluster), Some(class)) = (&workload.cluster, &workload.class) {
+            add(by_cluster.entry((&workload.namespace, cluster)).or_default(), cost.slots);
+            add(by_class.entry(class).or_default(), cost.addresses);
+            let used = || in_use.slots.get(&workload.namespace).copied().unwrap_or(0);
+            add(by_namespace.entry(&workload.namespace).or_insert_with(used), cost.slots);
+        }
+    }
+    let mut found = Vec::new();
+    let mut over = |what: String, needs: u32, limit: u32, name: &str| {
+        if needs > limit {
+            found.push(format!("{what} needs {needs} of {limit} ({name}): {} are left out", needs - limit));
+        }
+    };
+    for ((namespace, cluster), slots) in by_cluster {
+        let what = format!("cluster {namespace}/{cluster}");
+        over(what, slots, limits.slots_per_cluster, "slots, limits.slotsPerCluster");
+    }
+    for (namespace, slots) in by_namespace {
+        let what = format!("namespace {namespace}");
+        over(what, slots, limits.slots_per_namespace, "slots, limits.slotsPerNamespace");
+    }
+    over(
+        "the installation".to_owned(),
+        balancers,
+        limits.load_balancers,
+        "load balancers, limits.loadBalancers",
+    );
+    for (name, addresses) in by_class {
+        let pool = settings.class(name).map_or(0, |class| class.addresses.len());
+        if pool > 0 {
+            let pool = u32::try_from(pool).unwrap_or(u32::MAX);
+            over(format!("class {name}"), addresses, pool, "addresses of its own");
+        }
+    }
+    found
+}

@@ -1,0 +1,147 @@
+//! What workloads would cost.
+
+use external_ip_core::cost::{self, Cost, InUse, Plan, Pods};
+use external_ip_core::settings::{self, Settings};
+
+/// One workload of cluster `c` with two ports; `spec` is what stands beside its template.
+fn manifest(kind: &str, spec: &str, annotations: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: w}}\nspec:\n  {spec}\n  template:\n    metadata: \
+         {{labels: {{external-ip.dev/cluster: c}}, annotations: {{{annotations}}}}}\n    spec: {{containers: [{{name: \
+         main, ports: [{{containerPort: 1}}, {{containerPort: 2}}]}}]}}\n"
+    )
+}
+
+fn settings(classes: &str) -> Settings {
+    settings::parse(&format!("version: 1\n{classes}\n")).expect("valid").settings
+}
+
+fn planned(text: &str, settings: &Settings) -> Plan {
+    cost::plan(&cost::workloads(text, "data", None).expect("readable"), settings, &InUse::default())
+}
+
+fn dedicated(slots: u32) -> Cost {
+    Cost { slots, load_balancers: slots, addresses: slots, node_ports: 2 * slots, ports: 2 * slots }
+}
+
+#[test]
+fn pods_are_counted_as_their_kind_makes_and_replaces_them() {
+    let pods = |at_rest, rolling, at_most| Some(Pods { at_rest, rolling, at_most });
+    for (kind, spec, expected) in [
+        ("StatefulSet", "replicas: 3", pods(3, 3, 3)),
+        ("Deployment", "replicas: 4000000000", pods(4_000_000_000, u32::MAX, u32::MAX)),
+        ("StatefulSet", "replicas: 0", pods(0, 0, 0)),
+        ("StatefulSet", "serviceName: c", pods(1, 1, 1)),
+        ("Deployment", "replicas: 10", pods(10, 13, 20)),
+        ("Deployment", "{replicas: 4, strategy: {rollingUpdate: {maxSurge: 1}}, x: 1}", pods(4, 5, 8)),
+        ("Deployment", "{replicas: 4, strategy: {rollingUpdate: {maxSurge: '200%'}}, x: 1}", pods(4, 12, 12)),
+        ("Deployment", "{replicas: 4, strategy: {type: Recreate}, x: 1}", pods(4, 4, 8)),
+        ("DaemonSet", "minReadySeconds: 1", None),
+    ] {
+        let text = manifest(kind, spec, "");
+        let text = if spec.starts_with('{') { flow(&text, spec) } else { text };
+        assert_eq!(planned(&text, &Settings::default()).workloads[0].pods, expected, "{kind} {spec}");
+    }
+}
+
+/// A spec written as one flow map: its entries beside the template.
+fn flow(text: &str, spec: &str) -> String {
+    let entries = spec.trim_matches(['{', '}']);
+    let mut depth = 0;
+    let lines: String = entries
+        .chars()
+        .map(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            if c == ',' && depth == 0 { '\n' } else { c }
+        })
+        .collect();
+    let block = lines.lines().map(str::trim).collect::<Vec<_>>().join("\n  ");
+    text.replace(spec, &block)
+}
+
+#[test]
+fn a_dedicated_slot_costs_a_load_balancer_an_address_and_a_node_port_for_every_port() {
+    let plan = planned(&manifest("Deployment", "replicas: 4", ""), &Settings::default());
+    assert_eq!(plan.total.at_rest, dedicated(4));
+    assert_eq!(plan.total.rolling, dedicated(5));
+    assert_eq!(plan.total.at_most, dedicated(8));
+    assert_eq!((plan.workloads[0].exposure, plan.exceeded.len()), (Some("dedicated"), 0));
+}
+
+#[test]
+fn the_class_says_what_a_slot_costs() {
+    let set = manifest("StatefulSet", "replicas: 3", "");
+    let of = |service: &str| {
+        planned(&set, &settings(&format!("classes: {{default: {{service: {{{service}}}}}}}"))).total.at_rest
+    };
+    assert_eq!(of("allocateLoadBalancerNodePorts: false").node_ports, 0);
+    assert_eq!(of("externalTrafficPolicy: Local").node_ports, 9, "and one for the health checks of each");
+    assert_eq!(of("ipFamilyPolicy: RequireDualStack").addresses, 6);
+}
+
+#[test]
+fn shared_load_balancers_take_as_many_slots_as_have_ports_on_them() {
+    let mut settings = Settings::default();
+    let class = settings.classes.get_mut("default").unwrap();
+    class.exposure = vec![settings::Exposure::Shared];
+    class.shared.ports_per_service = 5;
+    let plan = planned(&manifest("StatefulSet", "replicas: 5", ""), &settings);
+    let Cost { slots, load_balancers, addresses, node_ports, ports } = plan.total.at_rest;
+    assert_eq!((slots, load_balancers, addresses, node_ports, ports), (5, 3, 3, 10, 10));
+    settings.classes.get_mut("default").unwrap().exposure = vec![settings::Exposure::NodePort];
+    let plan = planned(&manifest("StatefulSet", "replicas: 5", ""), &settings);
+    let Cost { load_balancers, addresses, node_ports, .. } = plan.total.at_rest;
+    assert_eq!((load_balancers, addresses, node_ports), (0, 0, 10));
+}
+
+#[test]
+fn what_gets_no_address_costs_nothing_and_says_why() {
+    let text = [
+        manifest("StatefulSet", "replicas: 3", "external-ip.dev/class: gold"),
+        manifest("StatefulSet", "replicas: 3", "").replace("external-ip.dev/cluster: c", "app: c"),
+        "apiVersion: v1\nkind: Service\nmetadata: {name: other}\n".to_owned(),
+    ]
+    .join("---\n");
+    let plan = planned(&text, &Settings::default());
+    let reasons: Vec<_> = plan.workloads.iter().map(|w| w.reason).collect();
+    assert_eq!(reasons, [Some("UnknownClass"), Some("NotLabelled")]);
+    assert_eq!(plan.total.at_most, Cost::default());
+    assert_eq!(plan.ignored, ["Service other"]);
+}
+
+#[test]
+fn limits_are_held_against_pods_at_once_and_what_is_in_use_by_others() {
+    let limits = "limits: {slotsPerCluster: 12, slotsPerNamespace: 14, loadBalancers: 20}";
+    let one = manifest("Deployment", "replicas: 10", "");
+    let readable = cost::workloads(&one, "data", None).unwrap();
+    let plan = cost::plan(&readable, &settings(limits), &InUse::default());
+    assert_eq!(
+        plan.exceeded,
+        ["cluster data/c needs 13 of 12 (slots, limits.slotsPerCluster): 1 are left out"]
+    );
+    let in_use = InUse { slots: [("data".to_owned(), 2)].into(), load_balancers: 9 };
+    let plan = cost::plan(&readable, &settings(limits), &in_use);
+    assert_eq!(plan.exceeded.len(), 3, "{:?}", plan.exceeded);
+    assert!(plan.exceeded[1].starts_with("namespace data needs 15 of 14"), "{:?}", plan.exceeded);
+    assert!(plan.exceeded[2].starts_with("the installation needs 22 of 20"), "{:?}", plan.exceeded);
+    let other = cost::plan(
+        &readable,
+        &settings(limits),
+        &InUse { slots: [("elsewhere".to_owned(), 9)].into(), ..in_use },
+    );
+    assert_eq!(other.exceeded.len(), 2, "another namespace's slots do not count here");
+}
+
+#[test]
+fn a_list_is_its_items_and_what_is_no_object_is_refused() {
+    let list = r#"{"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": "p", "namespace": "there",
+        "labels": {"external-ip.dev/cluster": "c"}}, "spec": {"containers": [{"ports": [{"containerPort": 1}]}]}}]}"#;
+    let plan = planned(list, &Settings::default());
+    assert_eq!((plan.workloads[0].namespace.as_str(), plan.total.at_rest.slots), ("there", 1));
+    for bad in ["a: [", "a: b", "- 1", "kind: StatefulSet\nspec: {replicas: many}"] {
+        assert!(cost::workloads(bad, "data", None).is_err(), "{bad}");
+    }
+    let daemons = manifest("DaemonSet", "updateStrategy: {rollingUpdate: {maxSurge: '10%'}}", "");
+    let daemons = cost::workloads(&daemons, "data", Some(5)).unwrap();
+    assert_eq!(daemons.workloads[0].pods, Some(Pods { at_rest: 5, rolling: 6, at_most: 10 }));
+}
