@@ -66,6 +66,11 @@ pub enum Command {
     Explain(Explain),
     /// Show which internal address is which external one, with the reason where there is none.
     Map(Map),
+    /// Say what workloads would cost before they are there: load balancers, addresses, node ports, and limits in the way.
+    ///
+    /// Counts what a rolling update needs on top. With --config it needs no cluster; else the installation's
+    /// configuration is read, and what other clusters use counts for the limits.
+    Plan(Plan),
     /// Show the classes that pods may ask for with the annotation external-ip.dev/class.
     Classes(Classes),
 }
@@ -109,6 +114,27 @@ pub struct Map {
     /// All namespaces.
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    pub output: Form,
+    /// Where from.
+    #[command(flatten)]
+    pub source: Source,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Manifests as for kubectl apply -f: StatefulSets, Deployments, ReplicaSets, DaemonSets, Pods. None or -: standard
+    /// input.
+    #[arg(value_name = "FILE", conflicts_with = "workload")]
+    pub files: Vec<PathBuf>,
+    /// A workload that is there, as sts/NAME, deploy/NAME, ds/NAME, rs/NAME or pod/NAME in the namespace.
+    #[arg(long, value_name = "KIND/NAME")]
+    pub workload: Option<String>,
+    /// On how many nodes a DaemonSet runs.
+    #[arg(long, value_name = "NUMBER")]
+    pub nodes: Option<u32>,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t = Form::Text)]
     pub output: Form,

@@ -1,10 +1,11 @@
-//! What people ask at a terminal: `explain`, `map`, `classes`. Answered from the API server with the caller's own rights
+//! What people ask at a terminal: `explain`, `map`, `classes`, `plan`. Answered from the API server with the caller's own rights
 //! and the controller's own functions, so that they work while no controller does.
 
 mod classes;
 mod configuration;
 mod explain;
 mod map;
+mod plan;
 mod seen;
 mod table;
 
@@ -20,6 +21,7 @@ use configuration::Configuration;
 pub use classes::run as classes;
 pub use explain::run as explain;
 pub use map::run as map;
+pub use plan::run as plan;
 
 /// A caller's way to the cluster.
 struct Caller {

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Run(args) => block_on(run::run(args)),
         Command::Explain(args) => block_on(inspect::explain(args)),
         Command::Map(args) => block_on(inspect::map(args)),
+        Command::Plan(args) => block_on(inspect::plan(args)),
         Command::Classes(args) => block_on(inspect::classes(args)),
         Command::Cleanup(args) => {
             block_on(async { cleanup::run(&client::from_environment().await?, args).await })

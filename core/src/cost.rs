@@ -7,13 +7,13 @@
 
 mod manifest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Add, AddAssign, Mul};
 
 use serde::Serialize;
 
 use crate::demand::{self, Ask, Demand, Membership};
-use crate::objects::Pod;
+use crate::objects::{Pod, Service};
 use crate::reason::{Code, Reason};
 use crate::settings::{Class, Exposure, Settings};
 
@@ -127,6 +127,27 @@ pub struct InUse {
     pub slots: BTreeMap<String, u32>,
     /// Load balancers.
     pub load_balancers: u32,
+}
+
+/// What of `services` is not of the clusters that are planned. Those of other installations do not count.
+pub fn in_use(services: &[Service], settings: &Settings, manifests: &Manifests) -> InUse {
+    let cluster_of = |workload: &Workload| {
+        let mut cluster = None;
+        let _ = wanted(&workload.pod, &workload.namespace, settings, &mut cluster);
+        Some((workload.namespace.clone(), cluster?))
+    };
+    let planned: BTreeSet<(String, String)> = manifests.workloads.iter().filter_map(cluster_of).collect();
+    let mut in_use = InUse::default();
+    for service in services.iter().filter(|s| s.owned_by(&settings.installation)) {
+        let Some(cluster) = service.cluster() else { continue };
+        let namespace = service.key.namespace.to_string();
+        if planned.contains(&(namespace.clone(), cluster.to_owned())) {
+            continue;
+        }
+        *in_use.slots.entry(namespace).or_default() += 1;
+        in_use.load_balancers += 1;
+    }
+    in_use
 }
 
 /// The whole answer.

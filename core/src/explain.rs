@@ -51,12 +51,12 @@ impl Explanation {
 
 /// As JSON.
 pub fn json(explanation: &Explanation) -> String {
-    document::json(explanation)
+    document::to_json(explanation)
 }
 
 /// As YAML.
 pub fn yaml(explanation: &Explanation) -> String {
-    document::yaml(explanation)
+    document::to_yaml(explanation)
 }
 
 /// Explains a pod; `None` where no pod of this name has been seen.

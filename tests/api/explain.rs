@@ -9,7 +9,7 @@ use crate::rig::{CONFIG, Space};
 use crate::support::eventually;
 
 /// The program at a terminal.
-fn program(kubeconfig: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn program(kubeconfig: &Path, arguments: &[&str]) -> Output {
     std::process::Command::new(env!("CARGO_BIN_EXE_external-ip-controller"))
         .args(arguments)
         .env("KUBECONFIG", kubeconfig)
@@ -18,17 +18,17 @@ fn program(kubeconfig: &Path, arguments: &[&str]) -> Output {
         .expect("the program starts")
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn json_of(output: &Output) -> Value {
+pub(crate) fn json_of(output: &Output) -> Value {
     assert!(output.status.success(), "{}", said(output));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(output)))
 }
 
 /// The product's configuration as a file.
-fn config(space: &Space) -> PathBuf {
+pub(crate) fn config(space: &Space) -> PathBuf {
     let file = space.rig.cluster.dir().unwrap().join(format!("{}.yaml", space.name));
     std::fs::write(&file, CONFIG).unwrap();
     file

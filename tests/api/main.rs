@@ -13,6 +13,7 @@ mod lease;
 mod library;
 mod lifecycle;
 mod outage;
+mod plan;
 mod policies;
 mod rig;
 mod rights;

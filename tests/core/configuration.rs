@@ -41,3 +41,25 @@ fn what_the_manifests_ship_is_accepted() {
         }
     }
 }
+
+#[test]
+fn every_preset_is_accepted_as_it_is_and_listed_with_its_catch() {
+    let project = folder().join("../../..");
+    let listed = std::fs::read_to_string(project.join("docs/providers.md")).unwrap();
+    let mut presets = 0;
+    for file in std::fs::read_dir(project.join("manifests/examples/classes")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let parsed = parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(parsed.settings.notes().is_empty(), "{}", path.display());
+        assert!(
+            text.starts_with("# ") && text.contains("https://") && text.contains("# The catch: "),
+            "{text}"
+        );
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(listed.contains(&format!("(../manifests/examples/classes/{name})")), "{name}");
+        presets += 1;
+    }
+    assert_eq!(presets, listed.matches("(../manifests/examples/classes/").count());
+    assert!(presets >= 7, "MetalLB, Cilium, kube-vip, AWS, Google, Azure, k3s");
+}

@@ -143,8 +143,8 @@ fn pods(object: &Object, nodes: Option<u32>) -> Option<Pods> {
     // names that do not come back: one slot more for every pod of the new revision, at most
     let renamed = |at_rest: u32, surge: u32| Pods {
         at_rest,
-        rolling: at_rest + surge,
-        at_most: (2 * at_rest).max(at_rest + surge),
+        rolling: at_rest.saturating_add(surge),
+        at_most: at_rest.saturating_add(at_rest.max(surge)),
     };
     Some(match object.kind.as_str() {
         "Pod" => Pods { at_rest: 1, rolling: 1, at_most: 1 },
@@ -173,9 +173,10 @@ fn surge(strategy: &Strategy, default: &str, of: u32) -> u32 {
         _ => default.to_owned(),
     };
     match text.strip_suffix('%') {
-        Some(percent) => {
-            (percent.parse::<u64>().unwrap_or(0) * u64::from(of)).div_ceil(100).try_into().unwrap_or(of)
-        }
+        Some(percent) => (u64::from(percent.parse::<u32>().unwrap_or(0)) * u64::from(of))
+            .div_ceil(100)
+            .try_into()
+            .unwrap_or(of),
         None => text.parse().unwrap_or(0),
     }
 }

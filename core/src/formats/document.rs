@@ -15,25 +15,26 @@ fn aggregate(mapping: &Mapping) -> Aggregate<'_> {
 
 /// One cluster as JSON.
 pub fn cluster_json(cluster: &ClusterMapping) -> String {
-    json(cluster)
+    to_json(cluster)
 }
 
 /// All clusters as JSON: `{"clusters": [...]}`, by namespace and name.
 pub fn aggregate_json(mapping: &Mapping) -> String {
-    json(&aggregate(mapping))
+    to_json(&aggregate(mapping))
 }
 
 /// One cluster as YAML.
 pub fn cluster_yaml(cluster: &ClusterMapping) -> String {
-    yaml(cluster)
+    to_yaml(cluster)
 }
 
 /// All clusters as YAML: `clusters: [...]`, by namespace and name.
 pub fn aggregate_yaml(mapping: &Mapping) -> String {
-    yaml(&aggregate(mapping))
+    to_yaml(&aggregate(mapping))
 }
 
-pub(crate) fn json(document: &impl Serialize) -> String {
+/// A document of our own as JSON, with a line end.
+pub fn to_json(document: &impl Serialize) -> String {
     // structs of strings, numbers and lists always serialize
     let mut text = serde_json::to_string(document).unwrap_or_default();
     text.push('\n');
@@ -42,7 +43,7 @@ pub(crate) fn json(document: &impl Serialize) -> String {
 
 /// All strings are quoted: YAML 1.1, which many readers still speak, takes `2001:10::` for a map, `1:20` for 80 and
 /// `no` for false.
-pub(crate) fn yaml(document: &impl Serialize) -> String {
+pub fn to_yaml(document: &impl Serialize) -> String {
     let options = serde_saphyr::ser_options! { quote_all: true };
     serde_saphyr::to_string_with_options(document, options).unwrap_or_default()
 }
