@@ -120,13 +120,13 @@ pub struct Asked {
     pub costs: Costs,
 }
 
-/// What there is already, apart from the clusters that are planned: Services of the installation.
+/// What there is already, apart from the clusters that are planned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InUse {
-    /// Slots by namespace.
-    pub slots: BTreeMap<String, u32>,
-    /// Load balancers.
-    pub load_balancers: u32,
+    /// Slots by namespace and exposure.
+    pub slots: BTreeMap<(String, &'static str), u32>,
+    /// Load balancers by class.
+    pub load_balancers: BTreeMap<String, u32>,
 }
 
 /// What of `services` is not of the clusters that are planned. Those of other installations do not count.
@@ -144,8 +144,12 @@ pub fn in_use(services: &[Service], settings: &Settings, manifests: &Manifests) 
         if planned.contains(&(namespace.clone(), cluster.to_owned())) {
             continue;
         }
-        *in_use.slots.entry(namespace).or_default() += 1;
-        in_use.load_balancers += 1;
+        let slots = u32::try_from(service.slots()).unwrap_or(u32::MAX);
+        *in_use.slots.entry((namespace, service.exposure().as_str())).or_default() += slots;
+        if service.exposure() != Exposure::NodePort {
+            let class = service.class().unwrap_or_default().to_owned();
+            *in_use.load_balancers.entry(class).or_default() += 1;
+        }
     }
     in_use
 }
@@ -158,7 +162,7 @@ pub struct Plan {
     pub workloads: Vec<Asked>,
     /// All together.
     pub total: Costs,
-    /// Limits that would be in the way, each as a sentence with what happens then.
+    /// Limits that would be in the way, each as a sentence. Who is over takes the class's next exposure, else waits.
     pub exceeded: Vec<String>,
     /// Objects of the manifests that make no pods, or of kinds that are not looked at.
     pub ignored: Vec<String>,
@@ -255,46 +259,53 @@ fn cost(class: &Class, exposure: Exposure, ports: usize, slots: u32) -> Cost {
 /// Limits are held against the pods there are at once: slots that only rest are taken at a limit.
 fn exceeded(workloads: &[Asked], settings: &Settings, in_use: &InUse) -> Vec<String> {
     let limits = &settings.limits;
-    let mut by_cluster: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-    let mut by_namespace: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut by_class: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut balancers = in_use.load_balancers;
+    let mut clusters: BTreeMap<(&str, &str, &str), u32> = BTreeMap::new();
+    let mut namespaces: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let mut classes: BTreeMap<&str, Cost> = BTreeMap::new();
+    let mut balancers = in_use.load_balancers.values().fold(0, |sum: u32, n| sum.saturating_add(*n));
     let add = |sum: &mut u32, more: u32| *sum = sum.saturating_add(more);
     for workload in workloads {
-        let cost = workload.costs.rolling;
+        let (cost, namespace) = (workload.costs.rolling, workload.namespace.as_str());
+        let (Some(cluster), Some(class), Some(exposure)) =
+            (&workload.cluster, &workload.class, workload.exposure)
+        else {
+            continue;
+        };
         add(&mut balancers, cost.load_balancers);
-        if let (Some(cluster), Some(class)) = (&workload.cluster, &workload.class) {
-            add(by_cluster.entry((&workload.namespace, cluster)).or_default(), cost.slots);
-            add(by_class.entry(class).or_default(), cost.addresses);
-            let used = || in_use.slots.get(&workload.namespace).copied().unwrap_or(0);
-            add(by_namespace.entry(&workload.namespace).or_insert_with(used), cost.slots);
-        }
+        add(clusters.entry((namespace, cluster, exposure)).or_default(), cost.slots);
+        let used = || in_use.slots.get(&(namespace.to_owned(), exposure)).copied().unwrap_or(0);
+        add(namespaces.entry((namespace, exposure)).or_insert_with(used), cost.slots);
+        let used = || Cost {
+            load_balancers: in_use.load_balancers.get(class).copied().unwrap_or(0),
+            ..Cost::default()
+        };
+        *classes.entry(class).or_insert_with(used) += cost;
     }
     let mut found = Vec::new();
-    let mut over = |what: String, needs: u32, limit: u32, name: &str| {
+    let mut over = |who: String, needs: u32, limit: u32, what: &str| {
         if needs > limit {
-            found.push(format!("{what} needs {needs} of {limit} ({name}): {} are left out", needs - limit));
+            found.push(format!("{who} needs {needs} of {limit} {what}"));
         }
     };
-    for ((namespace, cluster), slots) in by_cluster {
-        let what = format!("cluster {namespace}/{cluster}");
-        over(what, slots, limits.slots_per_cluster, "slots, limits.slotsPerCluster");
+    for ((namespace, cluster, exposure), slots) in clusters {
+        let what = format!("slots of exposure {exposure} (limits.slotsPerCluster)");
+        over(format!("cluster {namespace}/{cluster}"), slots, limits.slots_per_cluster, &what);
     }
-    for (namespace, slots) in by_namespace {
-        let what = format!("namespace {namespace}");
-        over(what, slots, limits.slots_per_namespace, "slots, limits.slotsPerNamespace");
+    for ((namespace, exposure), slots) in namespaces {
+        let what = format!("slots of exposure {exposure} (limits.slotsPerNamespace)");
+        over(format!("namespace {namespace}"), slots, limits.slots_per_namespace, &what);
     }
-    over(
-        "the installation".to_owned(),
-        balancers,
-        limits.load_balancers,
-        "load balancers, limits.loadBalancers",
-    );
-    for (name, addresses) in by_class {
-        let pool = settings.class(name).map_or(0, |class| class.addresses.len());
-        if pool > 0 {
-            let pool = u32::try_from(pool).unwrap_or(u32::MAX);
-            over(format!("class {name}"), addresses, pool, "addresses of its own");
+    let what = "load balancers (limits.loadBalancers)";
+    over("the installation".to_owned(), balancers, limits.load_balancers, what);
+    for (name, cost) in classes {
+        let Some(class) = settings.class(name) else { continue };
+        let who = format!("class {name}");
+        if let Some(limit) = class.load_balancers {
+            over(who.clone(), cost.load_balancers, limit, "load balancers (loadBalancers of the class)");
+        }
+        if !class.addresses.is_empty() {
+            let pool = u32::try_from(class.addresses.len()).unwrap_or(u32::MAX);
+            over(who, cost.addresses, pool, "addresses (addresses of the class)");
         }
     }
     found

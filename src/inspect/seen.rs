@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use external_ip_core::names::Key;
-use external_ip_core::objects::{Namespace, Pod};
+use external_ip_core::objects::{Namespace, Node, Pod};
 use external_ip_core::settings::Settings;
 use external_ip_core::state::{Change, Feed, PodFeed, State, Update};
 use kube::Client;
@@ -53,6 +53,7 @@ impl<'a> Reader<'a> {
             Feed::Services => Update::Services(listed(self.list(spec).await?)),
             Feed::Slices => Update::Slices(listed(self.list(spec).await?)),
             Feed::Namespaces => Update::Namespaces(listed(self.namespaces(spec).await?)),
+            Feed::Nodes => Update::Nodes(listed(self.nodes(spec).await?)),
         };
         Ok(update)
     }
@@ -91,6 +92,17 @@ impl<'a> Reader<'a> {
                 Ok(vec![Namespace { name: name.into(), version: 0, enabled: true, deleting: false }])
             }
             Err(error) => Err(error).with_context(|| format!("reading namespace {name}")),
+        }
+    }
+
+    /// Nodes are in no namespace: a team mostly may not read them.
+    async fn nodes(&self, spec: &FeedSpec) -> Result<Vec<Node>> {
+        match list(self.client, &spec.selection).await {
+            Err(error) if is_forbidden(&error) => {
+                note("Nodes may not be read: addresses of exposure nodePort are not seen");
+                Ok(Vec::new())
+            }
+            found => found.context("listing nodes"),
         }
     }
 

@@ -117,19 +117,29 @@ fn limits_are_held_against_pods_at_once_and_what_is_in_use_by_others() {
     let plan = cost::plan(&readable, &settings(limits), &InUse::default());
     assert_eq!(
         plan.exceeded,
-        ["cluster data/c needs 13 of 12 (slots, limits.slotsPerCluster): 1 are left out"]
+        ["cluster data/c needs 13 of 12 slots of exposure dedicated (limits.slotsPerCluster)"]
     );
-    let in_use = InUse { slots: [("data".to_owned(), 2)].into(), load_balancers: 9 };
+    let in_use = InUse {
+        slots: [(("data".to_owned(), "dedicated"), 2)].into(),
+        load_balancers: [("default".to_owned(), 4), ("other".to_owned(), 5)].into(),
+    };
     let plan = cost::plan(&readable, &settings(limits), &in_use);
     assert_eq!(plan.exceeded.len(), 3, "{:?}", plan.exceeded);
     assert!(plan.exceeded[1].starts_with("namespace data needs 15 of 14"), "{:?}", plan.exceeded);
     assert!(plan.exceeded[2].starts_with("the installation needs 22 of 20"), "{:?}", plan.exceeded);
-    let other = cost::plan(
-        &readable,
-        &settings(limits),
-        &InUse { slots: [("elsewhere".to_owned(), 9)].into(), ..in_use },
-    );
-    assert_eq!(other.exceeded.len(), 2, "another namespace's slots do not count here");
+    for elsewhere in [("elsewhere".to_owned(), "dedicated"), ("data".to_owned(), "nodePort")] {
+        let in_use = InUse { slots: [(elsewhere, 9)].into(), ..in_use.clone() };
+        let plan = cost::plan(&readable, &settings(limits), &in_use);
+        assert_eq!(
+            plan.exceeded.len(),
+            2,
+            "another namespace's slots, or another exposure's: {:?}",
+            plan.exceeded
+        );
+    }
+    let class = format!("{limits}\nclasses: {{default: {{loadBalancers: 16}}}}");
+    let plan = cost::plan(&readable, &settings(&class), &in_use);
+    assert_eq!(plan.exceeded[3], "class default needs 17 of 16 load balancers (loadBalancers of the class)");
 }
 
 #[test]
