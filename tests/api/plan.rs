@@ -27,7 +27,7 @@ async fn made(space: &Space) -> Value {
     })
 }
 
-fn workload(kind: &str, name: &str, spec: Value) -> Value {
+fn workload(kind: &str, name: &str, spec: &Value) -> Value {
     let template = json!({
         "metadata": {"labels": {"app": name, "external-ip.dev/cluster": name}},
         "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "none",
@@ -35,7 +35,7 @@ fn workload(kind: &str, name: &str, spec: Value) -> Value {
     });
     let mut workload = json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
         "spec": {"selector": {"matchLabels": {"app": name}}, "template": template}});
-    json_patch::merge(&mut workload["spec"], &spec);
+    json_patch::merge(&mut workload["spec"], spec);
     workload
 }
 
@@ -45,10 +45,10 @@ async fn what_is_planned_is_what_is_made() {
     let set = workload(
         "StatefulSet",
         "set",
-        json!({"replicas": 3, "serviceName": "set", "podManagementPolicy": "Parallel"}),
+        &json!({"replicas": 3, "serviceName": "set", "podManagementPolicy": "Parallel"}),
     );
     let rolling = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
-    let deployment = workload("Deployment", "web", json!({"replicas": 4, "strategy": rolling}));
+    let deployment = workload("Deployment", "web", &json!({"replicas": 4, "strategy": rolling}));
     let file = space.rig.cluster.dir().unwrap().join("plan-made.json");
     std::fs::write(&file, json!({"kind": "List", "items": [set, deployment]}).to_string()).unwrap();
     let (config, kubeconfig) = (config(&space), space.rig.cluster.kubeconfig());
@@ -112,9 +112,9 @@ async fn limits_and_mistakes_are_told_before_anything_is_there() {
         assert!(output.status.success(), "{}", said(&output));
         said(&output)
     };
-    let many = plan(json!([workload("StatefulSet", "many", json!({"replicas": 13, "serviceName": "m"}))]));
+    let many = plan(json!([workload("StatefulSet", "many", &json!({"replicas": 13, "serviceName": "m"}))]));
     assert!(many.contains("cluster plan-limits/many needs 13 of 12"), "{many}");
-    let mut gold = workload("Deployment", "gold", json!({}));
+    let mut gold = workload("Deployment", "gold", &json!({}));
     gold["spec"]["template"]["metadata"]["annotations"] = json!({"external-ip.dev/class": "gold"});
     let none = plan(json!([gold, {"kind": "Service", "metadata": {"name": "other"}}]));
     assert!(
