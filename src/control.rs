@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use external_ip_core::action::{Action, Outcome};
 use external_ip_core::explain;
-use external_ip_core::mapping::{self, KeptAddresses, Mapping};
+use external_ip_core::mapping::{self, EntryState, KeptAddresses, Mapping};
+use external_ip_core::milestones::Milestones;
 use external_ip_core::names::Key;
 use external_ip_core::objects::Service;
 use external_ip_core::plan::{Now, Planner};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::act::lease::Role;
 use crate::map::{Current, Explained, Liveness, PodQuestion, Position, Snapshot};
+use crate::metrics::Metrics;
 use crate::watch::FeedSpec;
 
 /// Updates taken together before the map is made: a burst is one map, and one map is never far behind.
@@ -48,6 +50,8 @@ pub struct Outputs {
     pub current: Arc<Current>,
     /// To the writer.
     pub actions: mpsc::UnboundedSender<Action>,
+    /// How long pods wait for their addresses.
+    pub metrics: Arc<Metrics>,
 }
 
 /// State and plan of this replica.
@@ -65,6 +69,8 @@ pub struct Control {
     marks: BTreeMap<Feed, Arc<str>>,
     mapping: Mapping,
     kept: BTreeMap<Key, Arc<KeptAddresses>>,
+    /// `None` until the first map: when the pods of that got there is not known.
+    milestones: Option<Milestones>,
 }
 
 impl Control {
@@ -81,6 +87,7 @@ impl Control {
             marks: feeds.iter().map(|f| (f.feed, f.mark())).collect(),
             mapping: Mapping::new(),
             kept: BTreeMap::new(),
+            milestones: None,
         }
     }
 
@@ -149,8 +156,15 @@ impl Control {
     }
 
     fn publish(&mut self, dirty: &BTreeSet<Key>) {
+        let first = self.milestones.is_none();
+        let mut milestones = self.milestones.take().unwrap_or_default();
         for cluster in dirty {
-            match mapping::cluster_mapping(&self.state, cluster) {
+            let made = mapping::cluster_mapping(&self.state, cluster);
+            let reached = milestones.take(cluster, made.as_ref());
+            if !first {
+                self.measure(cluster, &reached);
+            }
+            match made {
                 Some(made) => self.mapping.insert(cluster.clone(), Arc::new(made)),
                 None => self.mapping.remove(cluster),
             };
@@ -161,6 +175,7 @@ impl Control {
                 self.kept.insert(cluster.clone(), Arc::new(kept));
             }
         }
+        self.milestones = Some(milestones);
         let service = self.inputs.mapping_service.borrow_and_update().clone();
         self.outputs.current.publish(Snapshot {
             mapping: self.mapping.clone(),
@@ -169,6 +184,16 @@ impl Control {
             position: self.position(|seen| seen.changed),
             reached: self.position(|seen| seen.reached),
         });
+    }
+
+    fn measure(&self, cluster: &Key, reached: &[(&str, EntryState)]) {
+        let now = self.now().wall / 1_000_000;
+        for (pod, state) in reached {
+            let Some(pod) = self.state.pod(&Key::new(cluster.namespace.clone(), *pod)) else { continue };
+            // clocks of other machines may be ahead
+            let after = Duration::from_secs(u64::try_from(now - pod.created).unwrap_or(0));
+            self.outputs.metrics.reached(*state, after);
+        }
     }
 
     fn explain(&self, question: PodQuestion) {
@@ -256,7 +281,8 @@ mod tests {
         let (settings, current) = (Arc::new(Settings::default()), Arc::new(Current::new()));
         let (explainer, questions) = Explainer::new();
         let inputs = Inputs { updates, outcomes, role, mapping_service, questions, liveness: Arc::default() };
-        let outputs = Outputs { current: Arc::clone(&current), actions };
+        let metrics = Arc::new(Metrics::new(Arc::clone(&current), Arc::default()));
+        let outputs = Outputs { current: Arc::clone(&current), actions, metrics };
         let control = Control::new(Arc::clone(&settings), &feeds(&settings), inputs, outputs);
         let running = tokio::spawn(control.run(CancellationToken::new()));
         let ask = || explainer.ask(Key::new("data", "c-0"));

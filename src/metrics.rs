@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use external_ip_core::action::{Action, Outcome};
+use external_ip_core::mapping::EntryState;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,6 +31,10 @@ const ADMISSION_BUCKETS: [f64; 10] = [2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.
 /// Buckets of the time a write to the API server takes, seconds.
 const WRITE_BUCKETS: [f64; 8] = [2e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 0.5, 2.0, 5.0];
 
+/// Buckets of the time from a pod's creation to its address, seconds. Creation times are whole seconds; load balancers
+/// take from a second to minutes.
+const ADDRESS_BUCKETS: [f64; 10] = [1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
+
 /// All families. Shared by everybody who counts.
 #[derive(Debug)]
 pub struct Metrics {
@@ -41,6 +46,8 @@ pub struct Metrics {
     pub write_duration: Histogram,
     /// Lists begun from the start, by feed: many mean an API server under pressure or a network that breaks.
     relists: Family<FeedLabel, Counter>,
+    allocated: Histogram,
+    routed: Histogram,
     admission: Family<AdmissionLabels, Counter>,
     admission_duration: Histogram,
     requests: Family<RequestLabels, Counter>,
@@ -115,6 +122,8 @@ impl Metrics {
             actions: Family::default(),
             write_duration: histogram(&WRITE_BUCKETS),
             relists: Family::default(),
+            allocated: histogram(&ADDRESS_BUCKETS),
+            routed: histogram(&ADDRESS_BUCKETS),
             admission: Family::default(),
             admission_duration: histogram(&ADMISSION_BUCKETS),
             requests: Family::default(),
@@ -143,6 +152,18 @@ impl Metrics {
             "Time of one write to the API server",
             Unit::Seconds,
             self.write_duration.clone(),
+        );
+        registry.register_with_unit(
+            "pod_allocated",
+            "From a pod's creation until its external address was known, as this replica saw it",
+            Unit::Seconds,
+            self.allocated.clone(),
+        );
+        registry.register_with_unit(
+            "pod_routed",
+            "From a pod's creation until its external address led to it, as this replica saw it",
+            Unit::Seconds,
+            self.routed.clone(),
         );
         registry.register("relists", "Complete lists asked of the API server, by feed", self.relists.clone());
         registry.register("admission", "Admission reviews by result and reason", self.admission.clone());
@@ -205,6 +226,15 @@ impl Metrics {
     /// A write that is not an action of the plan (ConfigMaps, Lease, CA): `kind` and `outcome` are fixed words.
     pub fn write(&self, kind: &'static str, outcome: &'static str) {
         self.actions.get_or_create(&ActionLabels { kind, outcome }).inc();
+    }
+
+    /// A pod has reached a state, this long after its creation.
+    pub fn reached(&self, state: EntryState, after: Duration) {
+        match state {
+            EntryState::Pending => {}
+            EntryState::Allocated => self.allocated.observe(after.as_secs_f64()),
+            EntryState::Routed => self.routed.observe(after.as_secs_f64()),
+        }
     }
 
     /// A feed asks for a complete list.
@@ -294,6 +324,8 @@ mod tests {
         let (_, _, metrics) = metrics();
         metrics.admission("stamped", "", Duration::from_micros(30));
         metrics.connections("mapping").inc();
+        metrics.reached(EntryState::Allocated, Duration::from_secs(2));
+        metrics.reached(EntryState::Routed, Duration::from_secs(4));
         metrics.certificate("ca", 4_102_444_800);
         let text = metrics.text();
         for line in [
@@ -301,6 +333,9 @@ mod tests {
             "external_ip_leader 0",
             "external_ip_admission_total{result=\"stamped\",reason=\"\"} 1",
             "external_ip_admission_duration_seconds_bucket{le=\"0.00005\"} 1",
+            "external_ip_pod_allocated_seconds_bucket{le=\"2.0\"} 1",
+            "external_ip_pod_routed_seconds_bucket{le=\"3.0\"} 0",
+            "external_ip_pod_routed_seconds_sum 4.0",
             "external_ip_connections{listener=\"mapping\"} 1",
             "external_ip_certificate_not_after_timestamp_seconds{certificate=\"ca\"} 4102444800.0",
             "process_resident_memory_bytes ",

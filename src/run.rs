@@ -261,7 +261,8 @@ fn follow(
     let (_, outcomes) = mpsc::unbounded_channel();
     let liveness = Arc::clone(&shared.liveness);
     let inputs = Inputs { updates, outcomes, role, mapping_service, questions, liveness };
-    let outputs = Outputs { current: Arc::clone(&shared.current), actions };
+    let metrics = Arc::clone(&shared.metrics);
+    let outputs = Outputs { current: Arc::clone(&shared.current), actions, metrics };
     let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
     tasks.spawn("state", control.run(stop.all.clone()));
 }
@@ -290,7 +291,8 @@ fn control(
     };
     let config_maps = config_maps(shared, certificates, leadership.clone(), actions.clone(), stop);
     tasks.spawn("ConfigMaps", config_maps);
-    let outputs = Outputs { current: Arc::clone(&shared.current), actions };
+    let metrics = Arc::clone(&shared.metrics);
+    let outputs = Outputs { current: Arc::clone(&shared.current), actions, metrics };
     let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
     tasks.spawn("state", control.run(stop.all.clone()));
 

@@ -22,6 +22,7 @@ pub mod explain;
 pub mod formats;
 pub mod limits;
 pub mod mapping;
+pub mod milestones;
 pub mod names;
 pub mod objects;
 pub mod plan;

@@ -13,6 +13,7 @@ mod exposure;
 mod failures;
 mod formats;
 mod golden;
+mod milestones;
 mod plan;
 mod stamp;
 mod world;
