@@ -136,6 +136,14 @@ pub const POSITION_WAIT: Duration = Duration::from_secs(5);
 /// Requests that wait for a position at once. Each is a parked task of about 2 kB.
 pub const POSITION_WAITERS: usize = 256;
 
+/// How often the leader looks which external addresses are due to be dialled. A pod that has just become reachable is known
+/// to be this much later, and a round is not begun before the last one has ended.
+pub const DIAL_LOOK: Duration = Duration::from_secs(1);
+
+/// Addresses dialled at once. With a dial's timeout of 3 s, a thousand addresses that swallow everything take three
+/// minutes; more at once would look like a scan.
+pub const DIALS_AT_ONCE: usize = 16;
+
 /// Questions about single pods that wait for the state loop at once. Each costs it some microseconds, between batches of
 /// updates; more of them are answered 503 rather than put in the way of the map.
 pub const POD_QUESTIONS: usize = 64;

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use external_ip_core::action::{Action, Outcome};
 use external_ip_core::explain;
-use external_ip_core::mapping::{self, EntryState, KeptAddresses, Mapping};
-use external_ip_core::milestones::Milestones;
+use external_ip_core::mapping::{self, ClusterMapping, KeptAddresses, Mapping};
+use external_ip_core::milestones::{Milestone, Milestones};
 use external_ip_core::names::Key;
 use external_ip_core::objects::Service;
 use external_ip_core::plan::{Now, Planner};
+use external_ip_core::reach::{self, Target};
 use external_ip_core::settings::Settings;
 use external_ip_core::state::{Feed, Seen, State, Update};
 use tokio::sync::{mpsc, watch};
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::lease::Role;
+use crate::dial::Targets;
 use crate::map::{Current, Explained, Liveness, PodQuestion, Position, Snapshot};
 use crate::metrics::Metrics;
 use crate::watch::FeedSpec;
@@ -40,6 +42,8 @@ pub struct Inputs {
     pub mapping_service: watch::Receiver<Option<Arc<Service>>>,
     /// Of readers, about single pods.
     pub questions: mpsc::Receiver<PodQuestion>,
+    /// Results of dialling external addresses.
+    pub dialled: mpsc::Receiver<(Target, bool)>,
     /// How fresh the watches are.
     pub liveness: Arc<Liveness>,
 }
@@ -50,6 +54,8 @@ pub struct Outputs {
     pub current: Arc<Current>,
     /// To the writer.
     pub actions: mpsc::UnboundedSender<Action>,
+    /// External addresses to dial.
+    pub targets: watch::Sender<Targets>,
     /// How long pods wait for their addresses.
     pub metrics: Arc<Metrics>,
 }
@@ -106,6 +112,11 @@ impl Control {
                 },
                 Some((action, outcome)) = self.inputs.outcomes.recv() => self.settle(&action, &outcome),
                 Ok(()) = self.inputs.mapping_service.changed() => {}
+                Some((target, reachable)) = self.inputs.dialled.recv() => {
+                    if let Some(planner) = &mut self.planner {
+                        planner.dialled(target, reachable);
+                    }
+                }
                 () = tokio::time::sleep_until(wake) => {}
                 // of the state as it is published: every update was followed by a step. However many ask, what is due
                 // is planned
@@ -160,10 +171,11 @@ impl Control {
         let mut milestones = self.milestones.take().unwrap_or_default();
         for cluster in dirty {
             let made = mapping::cluster_mapping(&self.state, cluster);
-            let reached = milestones.take(cluster, made.as_ref());
+            let passed = milestones.take(cluster, made.as_ref());
             if !first {
-                self.measure(cluster, &reached);
+                self.measure(cluster, &passed);
             }
+            self.aim(cluster, made.as_ref());
             match made {
                 Some(made) => self.mapping.insert(cluster.clone(), Arc::new(made)),
                 None => self.mapping.remove(cluster),
@@ -186,13 +198,29 @@ impl Control {
         });
     }
 
-    fn measure(&self, cluster: &Key, reached: &[(&str, EntryState)]) {
+    /// What of a cluster is to be dialled.
+    fn aim(&self, cluster: &Key, mapping: Option<&ClusterMapping>) {
+        let wanted: BTreeSet<Target> =
+            mapping.into_iter().flat_map(|m| reach::targets(&self.state, cluster, m)).collect();
+        let is_here = |target: &&Target| target.cluster == *cluster;
+        self.outputs.targets.send_if_modified(|targets| {
+            if targets.iter().filter(is_here).eq(&wanted) {
+                return false;
+            }
+            let all = Arc::make_mut(targets);
+            all.retain(|target| target.cluster != *cluster);
+            all.extend(wanted);
+            true
+        });
+    }
+
+    fn measure(&self, cluster: &Key, passed: &[(&str, Milestone)]) {
         let now = self.now().wall / 1_000_000;
-        for (pod, state) in reached {
+        for (pod, milestone) in passed {
             let Some(pod) = self.state.pod(&Key::new(cluster.namespace.clone(), *pod)) else { continue };
             // clocks of other machines may be ahead
             let after = Duration::from_secs(u64::try_from(now - pod.created).unwrap_or(0));
-            self.outputs.metrics.reached(*state, after);
+            self.outputs.metrics.passed(*milestone, after);
         }
     }
 
@@ -280,9 +308,12 @@ mod tests {
         let (actions, _) = mpsc::unbounded_channel();
         let (settings, current) = (Arc::new(Settings::default()), Arc::new(Current::new()));
         let (explainer, questions) = Explainer::new();
-        let inputs = Inputs { updates, outcomes, role, mapping_service, questions, liveness: Arc::default() };
+        let (_, dialled) = mpsc::channel(1);
+        let inputs =
+            Inputs { updates, outcomes, role, mapping_service, questions, dialled, liveness: Arc::default() };
         let metrics = Arc::new(Metrics::new(Arc::clone(&current), Arc::default()));
-        let outputs = Outputs { current: Arc::clone(&current), actions, metrics };
+        let (targets, _) = watch::channel(Targets::default());
+        let outputs = Outputs { current: Arc::clone(&current), actions, targets, metrics };
         let control = Control::new(Arc::clone(&settings), &feeds(&settings), inputs, outputs);
         let running = tokio::spawn(control.run(CancellationToken::new()));
         let ask = || explainer.ask(Key::new("data", "c-0"));

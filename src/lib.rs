@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client;
 pub mod constants;
 pub mod control;
+pub mod dial;
 pub mod inspect;
 pub mod map;
 pub mod metrics;

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use external_ip_core::action::{Action, Outcome};
-use external_ip_core::mapping::EntryState;
+use external_ip_core::milestones::Milestone;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -48,6 +48,8 @@ pub struct Metrics {
     relists: Family<FeedLabel, Counter>,
     allocated: Histogram,
     routed: Histogram,
+    reached: Histogram,
+    dials: Family<DialLabel, Counter>,
     admission: Family<AdmissionLabels, Counter>,
     admission_duration: Histogram,
     requests: Family<RequestLabels, Counter>,
@@ -63,6 +65,11 @@ pub struct Metrics {
 struct ActionLabels {
     kind: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DialLabel {
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -124,6 +131,8 @@ impl Metrics {
             relists: Family::default(),
             allocated: histogram(&ADDRESS_BUCKETS),
             routed: histogram(&ADDRESS_BUCKETS),
+            reached: histogram(&ADDRESS_BUCKETS),
+            dials: Family::default(),
             admission: Family::default(),
             admission_duration: histogram(&ADMISSION_BUCKETS),
             requests: Family::default(),
@@ -165,6 +174,13 @@ impl Metrics {
             Unit::Seconds,
             self.routed.clone(),
         );
+        registry.register_with_unit(
+            "pod_reached",
+            "From a pod's creation until its external address answered, in classes that ask for it",
+            Unit::Seconds,
+            self.reached.clone(),
+        );
+        registry.register("dials", "External addresses dialled, by result", self.dials.clone());
         registry.register("relists", "Complete lists asked of the API server, by feed", self.relists.clone());
         registry.register("admission", "Admission reviews by result and reason", self.admission.clone());
         registry.register_with_unit(
@@ -228,13 +244,20 @@ impl Metrics {
         self.actions.get_or_create(&ActionLabels { kind, outcome }).inc();
     }
 
-    /// A pod has reached a state, this long after its creation.
-    pub fn reached(&self, state: EntryState, after: Duration) {
-        match state {
-            EntryState::Pending => {}
-            EntryState::Allocated => self.allocated.observe(after.as_secs_f64()),
-            EntryState::Routed => self.routed.observe(after.as_secs_f64()),
-        }
+    /// A pod has passed a milestone, this long after its creation.
+    pub fn passed(&self, milestone: Milestone, after: Duration) {
+        let histogram = match milestone {
+            Milestone::Allocated => &self.allocated,
+            Milestone::Routed => &self.routed,
+            Milestone::Reached => &self.reached,
+        };
+        histogram.observe(after.as_secs_f64());
+    }
+
+    /// An address was dialled.
+    pub fn dialled(&self, reachable: bool) {
+        let result = if reachable { "reached" } else { "not_reached" };
+        self.dials.get_or_create(&DialLabel { result }).inc();
     }
 
     /// A feed asks for a complete list.
@@ -324,8 +347,8 @@ mod tests {
         let (_, _, metrics) = metrics();
         metrics.admission("stamped", "", Duration::from_micros(30));
         metrics.connections("mapping").inc();
-        metrics.reached(EntryState::Allocated, Duration::from_secs(2));
-        metrics.reached(EntryState::Routed, Duration::from_secs(4));
+        metrics.passed(Milestone::Allocated, Duration::from_secs(2));
+        metrics.passed(Milestone::Routed, Duration::from_secs(4));
         metrics.certificate("ca", 4_102_444_800);
         let text = metrics.text();
         for line in [

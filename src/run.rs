@@ -22,6 +22,7 @@ use crate::act::writer::Writer;
 use crate::cli::{self, Role};
 use crate::client;
 use crate::control::{Control, Inputs, Outputs};
+use crate::dial::{Dialler, Targets};
 use crate::map::{Current, Explainer, Liveness, PodQuestion, Refresh};
 use crate::metrics::Metrics;
 use crate::serve::access::{Access, ApiReviewer};
@@ -260,9 +261,11 @@ fn follow(
     let (actions, _) = mpsc::unbounded_channel();
     let (_, outcomes) = mpsc::unbounded_channel();
     let liveness = Arc::clone(&shared.liveness);
-    let inputs = Inputs { updates, outcomes, role, mapping_service, questions, liveness };
+    let (_, dialled) = mpsc::channel(1);
+    let (targets, _) = watch::channel(Targets::default());
+    let inputs = Inputs { updates, outcomes, role, mapping_service, questions, dialled, liveness };
     let metrics = Arc::clone(&shared.metrics);
-    let outputs = Outputs { current: Arc::clone(&shared.current), actions, metrics };
+    let outputs = Outputs { current: Arc::clone(&shared.current), actions, targets, metrics };
     let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
     tasks.spawn("state", control.run(stop.all.clone()));
 }
@@ -281,20 +284,26 @@ fn control(
     let (leadership, released) = lead(shared, args, tasks);
     let (actions, planned) = mpsc::unbounded_channel();
     let (reported, outcomes) = mpsc::unbounded_channel();
+    let (results, dialled) = mpsc::channel(UPDATES);
+    let (targets, aimed) = watch::channel(Targets::default());
     let inputs = Inputs {
         updates,
         outcomes,
         role: leadership.changes(),
         mapping_service: service,
         questions,
+        dialled,
         liveness: Arc::clone(&shared.liveness),
     };
     let config_maps = config_maps(shared, certificates, leadership.clone(), actions.clone(), stop);
     tasks.spawn("ConfigMaps", config_maps);
     let metrics = Arc::clone(&shared.metrics);
-    let outputs = Outputs { current: Arc::clone(&shared.current), actions, metrics };
+    let outputs = Outputs { current: Arc::clone(&shared.current), actions, targets, metrics };
     let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
     tasks.spawn("state", control.run(stop.all.clone()));
+    let (role, metrics) = (leadership.changes(), Arc::clone(&shared.metrics));
+    let caller = Dialler { targets: aimed, role, results, metrics };
+    tasks.spawn("dialler", caller.run(stop.writing.clone()));
 
     let installation = &shared.settings.installation;
     let writer =

@@ -109,6 +109,7 @@ fn stranger(pod: &Pod) -> Explanation {
             message: Some(reason.message()),
             terminating: pod.terminating,
             ready: pod.ready && !pod.finished,
+            reachable: None,
             internal: Internal::default(),
             external: None,
             ports: Vec::new(),

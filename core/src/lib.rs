@@ -26,6 +26,7 @@ pub mod milestones;
 pub mod names;
 pub mod objects;
 pub mod plan;
+pub mod reach;
 pub mod reason;
 pub mod service;
 pub mod settings;

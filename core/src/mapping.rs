@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::claim::{self, Claim, Slots};
 use crate::names::{self, Key};
 use crate::objects::Protocol;
+use crate::reach;
 use crate::settings::DEFAULT_CLASS;
 use crate::state::State;
 
@@ -66,6 +67,9 @@ pub struct Entry {
     pub terminating: bool,
     /// The pod is ready.
     pub ready: bool,
+    /// Whether the external address answered when the leader dialled it last; only where the class asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
     /// Addresses inside the Kubernetes cluster.
     pub internal: Internal,
     /// Address outside, where it is known.
@@ -152,7 +156,9 @@ fn class_of(claims: &[Claim<'_>], slots: &Slots<'_>) -> String {
 
 /// One pod's entry.
 pub(crate) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'_>) -> Entry {
-    route::entry(state, cluster, claim, slots)
+    let mut entry = route::entry(state, cluster, claim, slots);
+    entry.reachable = reach::known(state.settings(), cluster, slots, &entry);
+    entry
 }
 
 /// Addresses of slots kept for names, where their Service exists, has its address and routes to that name's identity.

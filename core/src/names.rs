@@ -64,6 +64,9 @@ pub const ADOPT_ANNOTATION: &str = "external-ip.dev/adopt";
 /// same reason without looking at its own clock.
 pub const OVERDUE_ANNOTATION: &str = "external-ip.dev/overdue";
 
+/// Written by the leader on a Service whose address it has dialled: the result, the pod's UID, the address.
+pub const REACHABLE_ANNOTATION: &str = "external-ip.dev/reachable";
+
 /// Set by Kubernetes' own EndpointSlice controller; endpoints from anybody else are not believed.
 pub const SLICE_MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 /// Value of [`SLICE_MANAGED_BY_LABEL`] for slices of Kubernetes' own controller.

@@ -16,6 +16,7 @@ use crate::action::{Action, Outcome};
 use crate::claim::{self, Claim};
 use crate::names::{self, Key};
 use crate::objects::Service;
+use crate::reach::Target;
 use crate::reason::Code;
 use crate::service::SlotService;
 use crate::settings::{DEFAULT_CLASS, Exposure, Retention};
@@ -93,6 +94,12 @@ impl Planner {
             self.waiting.extend(waits.then_some(cluster));
         }
         actions
+    }
+
+    /// Takes the result of dialling an address.
+    pub fn dialled(&mut self, target: Target, reachable: bool) {
+        self.touched.insert(target.cluster.clone());
+        self.memory.note_dialled(target, reachable);
     }
 
     /// Takes the writer's report of an action.
@@ -201,7 +208,8 @@ impl<'a> ClusterPlan<'a> {
             return; // its successor says what the Service shall be
         }
         if desired.is_met_by(service) {
-            return self.mark_overdue(service);
+            self.mark_overdue(service);
+            return self.mark_reachable(claim, service);
         }
         let foreign = service.selector.keys().filter(|k| *k != names::POD_ID_LABEL).cloned().collect();
         let (uid, version) = (service.uid.clone(), service.version);
@@ -230,6 +238,28 @@ impl<'a> ClusterPlan<'a> {
             value,
         };
         self.act(&service.key, action);
+    }
+
+    /// Records what dialling the address has shown of this pod.
+    fn mark_reachable(&mut self, claim: &Claim<'_>, service: &Service) {
+        let key = &service.key;
+        let Some((target, reachable)) = self.memory.dialled(key).filter(|(t, _)| t.pod_uid == claim.pod.uid)
+        else {
+            return;
+        };
+        let value = target.record(*reachable);
+        let known = service.annotations.get(names::REACHABLE_ANNOTATION);
+        if known == Some(&value) || self.memory.pending(key).is_some() {
+            return;
+        }
+        let action = Action::AnnotateService {
+            key: key.clone(),
+            uid: service.uid.clone(),
+            version: service.version,
+            annotation: names::REACHABLE_ANNOTATION,
+            value: Some(value),
+        };
+        self.act(key, action);
     }
 
     fn create(&mut self, claim: &Claim<'_>, new: &NewSlot) {

@@ -164,6 +164,8 @@ pub struct Class {
     pub reuse_after: Duration,
     /// Slots made ahead of the pods.
     pub spare_slots: u32,
+    /// Whether the leader dials external addresses; `None` = no.
+    pub reachable: Option<Reachability>,
 }
 
 impl Class {
@@ -186,6 +188,7 @@ impl Default for Class {
             retention: Retention::For(Duration::from_secs(600)),
             reuse_after: Duration::from_secs(30),
             spare_slots: 0,
+            reachable: None,
         }
     }
 }
@@ -266,6 +269,21 @@ pub struct Await {
     pub enabled: bool,
     /// Counted from the pod's creation; then it starts without.
     pub timeout: Duration,
+}
+
+/// How external addresses are dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reachability {
+    /// Between two dials of one address.
+    pub interval: Duration,
+    /// For one dial.
+    pub timeout: Duration,
+}
+
+impl Default for Reachability {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(30), timeout: Duration::from_secs(3) }
+    }
 }
 
 /// How long a slot keeps its address after its pod is gone.

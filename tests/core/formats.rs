@@ -31,6 +31,7 @@ fn routed(number: u32, inside: &[&str], outside: &[&str]) -> Entry {
         message: None,
         terminating: false,
         ready: true,
+        reachable: None,
         internal: Internal {
             ips: ips(inside),
             names: vec![format!("infinispan-{number}.infinispan.data.svc")],

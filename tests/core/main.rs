@@ -15,5 +15,6 @@ mod formats;
 mod golden;
 mod milestones;
 mod plan;
+mod reach;
 mod stamp;
 mod world;

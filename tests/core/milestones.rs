@@ -1,6 +1,6 @@
 //! Each pod gets to each state once, whatever happens to it later.
 
-use external_ip_core::mapping::EntryState::{Allocated, Routed};
+use external_ip_core::milestones::Milestone::{Allocated, Routed};
 use external_ip_core::milestones::Milestones;
 use external_ip_core::names::{self, Key};
 use external_ip_core::settings::Settings;

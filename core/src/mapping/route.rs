@@ -48,6 +48,7 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         message: reason.as_ref().map(Reason::message),
         terminating: pod.terminating,
         ready: pod.ready && !pod.finished,
+        reachable: None,
         internal: Internal {
             ips: if has_address { pod.ips.clone() } else { Vec::new() },
             names: if has_address { pod.dns_names() } else { Vec::new() },

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::action::{Action, Event, Outcome};
 use crate::names::Key;
+use crate::reach::Target;
 use crate::reason::{Code, Reason};
 use crate::service::SlotService;
 use crate::settings::Exposure;
@@ -74,6 +75,8 @@ pub(super) struct Memory {
     free: HashMap<Key, Duration>,
     taken: HashMap<Key, Taken>,
     refused: HashMap<Key, Reason>,
+    /// By Service: what was dialled last, and whether it answered.
+    dialled: HashMap<Key, (Target, bool)>,
     events: HashSet<String>,
     events_left: Option<(u32, Duration)>,
 }
@@ -108,9 +111,18 @@ impl Memory {
             !done && l.until > now
         });
         self.free.retain(|key, _| state.service(key).is_some());
+        self.dialled.retain(|key, _| state.service(key).is_some());
         self.taken.retain(|_, t| t.until > now);
         self.resting.retain(|_, r| r.until + BACKOFF_REFUSED > now);
         given_up
+    }
+
+    pub(super) fn note_dialled(&mut self, target: Target, reachable: bool) {
+        self.dialled.insert(target.service.clone(), (target, reachable));
+    }
+
+    pub(super) fn dialled(&self, service: &Key) -> Option<&(Target, bool)> {
+        self.dialled.get(service)
     }
 
     pub(super) fn pending(&self, service: &Key) -> Option<&Pending> {

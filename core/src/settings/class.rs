@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::reader::{Field, Findings, quote};
 use super::rules::{closest, is_cidr, is_dns_label, is_qualified_name};
-use super::{Await, Class, Exposure, Retention, ServiceTemplate, Shared};
+use super::{Await, Class, Exposure, Reachability, Retention, ServiceTemplate, Shared};
 
 /// Words of [`Exposure`].
 const EXPOSURES: [(&str, Exposure); 3] =
@@ -54,6 +54,9 @@ pub(super) fn class(field: &Field<'_>, findings: &mut Findings) -> Class {
     }
     if let Some(field) = table.take("spareSlots") {
         class.spare_slots = field.number(0..=1000, findings).unwrap_or(0);
+    }
+    if let Some(field) = table.take("reachable") {
+        class.reachable = reachability(&field, findings);
     }
     table.finish(findings);
     check(field, &class, findings);
@@ -189,6 +192,25 @@ fn await_address(field: &Field<'_>, default: &Await, findings: &mut Findings) ->
     }
     table.finish(findings);
     Await { enabled, timeout }
+}
+
+/// `true`, `false`, or how.
+fn reachability(field: &Field<'_>, findings: &mut Findings) -> Option<Reachability> {
+    let mut how = Reachability::default();
+    if !matches!(&field.node.value, super::yaml::Value::Map(_)) {
+        return field.flag(findings).filter(|wanted| *wanted).map(|_| how);
+    }
+    let mut table = field.table(findings);
+    for (name, time) in [("interval", &mut how.interval), ("timeout", &mut how.timeout)] {
+        let Some(field) = table.take(name) else { continue };
+        let Some(given) = field.duration(findings) else { continue };
+        *time = given;
+        if given.is_zero() {
+            findings.report(&field, "there is no time", "write at least 1s");
+        }
+    }
+    table.finish(findings);
+    Some(how)
 }
 
 fn retention(field: &Field<'_>, findings: &mut Findings) -> Option<Retention> {

@@ -113,6 +113,14 @@ struct ClassFile<'s> {
     retention: String,
     reuse_after: String,
     spare_slots: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reachable: Option<ReachableFile>,
+}
+
+#[derive(Serialize)]
+struct ReachableFile {
+    interval: String,
+    timeout: String,
 }
 
 #[derive(Serialize)]
@@ -181,6 +189,10 @@ fn class_file(class: &Class) -> ClassFile<'_> {
         },
         reuse_after: duration::render(class.reuse_after),
         spare_slots: class.spare_slots,
+        reachable: class.reachable.map(|how| ReachableFile {
+            interval: duration::render(how.interval),
+            timeout: duration::render(how.timeout),
+        }),
     }
 }
 
