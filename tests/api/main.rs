@@ -15,6 +15,7 @@ mod lifecycle;
 mod outage;
 mod plan;
 mod policies;
+mod reach;
 mod rig;
 mod rights;
 mod rotation;

@@ -24,6 +24,7 @@ classes:
   brief: {retention: 2s, reuseAfter: 1s}
   nobody-serves: {service: {loadBalancerClass: example.com/nobody}}
   elsewhere: {allow: {namespaces: [nowhere]}}
+  dialled: {service: {loadBalancerClass: example.com/nobody}, reachable: {interval: 1s, timeout: 1s}}
 clusters:
 - {name: operated, namespace: operated, selector: {clusterName: operated}, ports: [11222]}
 ";
