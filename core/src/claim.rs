@@ -1,12 +1,13 @@
 //! What a pod of a cluster is entitled to: shared by the plan (which acts on it) and the mapping (which shows it).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::demand::{self, Ask, Demand, Membership};
 use crate::names::{self, Key};
-use crate::objects::{Pod, Service};
+use crate::objects::{Pod, Service, ServicePort};
 use crate::reason::{Code, Reason};
-use crate::settings::{Exposure, Settings};
+use crate::settings::{Class, Exposure, Settings};
+use crate::shared::{self, Offered, SharedSlot};
 use crate::state::State;
 
 /// A pod and what it asks for.
@@ -20,6 +21,26 @@ pub struct Claim<'a> {
     pub pod_id: Option<&'a str>,
     /// Other pods that have not ended carry the same identity.
     pub contested: bool,
+    /// Its ports under shared names, where it has them all.
+    pub share: Option<Share>,
+}
+
+/// How a pod can be reached by a shared Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// What the names of its ports begin with.
+    pub token: String,
+    /// What it exposes, with the indexes of the names.
+    pub offered: Vec<Offered>,
+    /// Other pods that have not ended carry the same names.
+    pub contested: bool,
+}
+
+impl Share {
+    /// Whether an empty shared Service of a class has room for its ports.
+    pub fn fits(&self, class: &Class) -> bool {
+        shared::place(&self.offered, &[], &BTreeSet::new(), &class.shared.range()).is_some()
+    }
 }
 
 impl<'a> Claim<'a> {
@@ -37,6 +58,23 @@ impl<'a> Claim<'a> {
         })
     }
 
+    /// Whether its slot shall lead to nobody, because it would lead to several.
+    pub fn is_contested(&self, exposure: Exposure) -> bool {
+        self.contested || exposure == Exposure::Shared && self.share.as_ref().is_some_and(|s| s.contested)
+    }
+
+    /// What a slot that leads to this pod is bound to: its identity, or the token of its shared names.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        let token = self.share.as_ref().map(|s| s.token.as_str());
+        self.pod_id.into_iter().chain(token)
+    }
+
+    /// What a slot is kept for that waits for this pod: its name, or the token.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let token = self.share.as_ref().map(|s| s.token.as_str());
+        [&*self.pod.key.name].into_iter().chain(token)
+    }
+
     /// What it asks for, where it may have it.
     pub fn granted(&self) -> Option<(&Demand<'a>, &'a str)> {
         Some((self.demand.as_ref().ok()?, self.pod_id?))
@@ -52,9 +90,11 @@ pub fn claims<'a>(state: &'a State, cluster: &Key) -> Vec<Claim<'a>> {
 pub(crate) fn claim<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Claim<'a> {
     let claimants = |id: &str| state.claimants(&cluster.namespace, id).filter(|p| p.uid != pod.uid).count();
     let pod_id = pod.pod_id.as_deref().filter(|id| is_rightful(state, id, cluster, pod));
+    let demand = demand_of(state, cluster, pod);
     Claim {
         pod,
-        demand: demand_of(state, cluster, pod),
+        share: demand.as_ref().ok().and_then(|demand| share_of(state, cluster, pod, demand, pod_id?)),
+        demand,
         contested: pod_id.is_some_and(|id| claimants(id) > 0),
         pod_id,
     }
@@ -75,6 +115,23 @@ fn is_rightful(state: &State, id: &str, cluster: &Key, pod: &Pod) -> bool {
     let rank = |p: &Pod| (id != names::pod_id_of_seed(&cluster.name, &p.uid), p.created, p.uid.clone());
     let owner = || members().min_by(|a, b| rank(a).cmp(&rank(b)));
     of_cluster && names::is_anonymous(id) && owner().is_some_and(|p| p.uid == pod.uid)
+}
+
+fn share_of(state: &State, cluster: &Key, pod: &Pod, demand: &Demand<'_>, pod_id: &str) -> Option<Share> {
+    if pod.labels.get(names::SHARED_LABEL).is_none_or(|c| *c != *cluster.name) {
+        return None;
+    }
+    let token = names::share_token(pod_id);
+    let index = |p: &ServicePort| {
+        let own = pod.shared_ports.iter().filter(|s| (s.number, s.protocol) == (p.target, p.protocol));
+        own.filter_map(|s| shared::token_of(&s.name))
+            .find(|(found, _)| *found == token)
+            .map(|(_, index)| index)
+    };
+    let offered: Option<Vec<Offered>> =
+        demand.ports.iter().map(|p| Some((p.target, p.protocol, index(p)?))).collect();
+    let contested = state.sharers(cluster, &token).any(|other| other.uid != pod.uid);
+    Some(Share { offered: offered?, contested, token })
 }
 
 fn demand_of<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Result<Demand<'a>, Reason> {
@@ -130,32 +187,67 @@ impl Stage {
     }
 }
 
-/// The slots of a cluster: Services that are ours, by number.
+/// A slot as the API shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot<'a> {
+    /// Its number.
+    pub number: u32,
+    /// Its Service, or the one it shares.
+    pub service: &'a Service,
+    /// Its ports on a shared Service.
+    pub share: Option<&'a SharedSlot>,
+}
+
+impl<'a> Slot<'a> {
+    /// What it leads to: an identity, or a token of shared names; `None` = nobody, or what is none of ours.
+    pub fn bound_to(&self) -> Option<&'a str> {
+        let Some(share) = self.share else { return self.service.bound_to() };
+        let selects = self.service.selects_sharers();
+        (!share.blocked && selects).then_some(share.token.as_str())
+    }
+
+    /// What it is kept for: a pod's name, or a token.
+    pub fn kept_for(&self) -> Option<&'a str> {
+        self.share.map_or(self.service.kept_for(), |share| Some(share.token.as_str()))
+    }
+}
+
+/// The slots of a cluster: Services that are ours, by number, and what they share.
 #[derive(Debug)]
 pub struct Slots<'a> {
-    list: Vec<(u32, &'a Service)>,
-    by_id: HashMap<&'a str, Vec<usize>>,
+    list: Vec<Slot<'a>>,
+    by_key: HashMap<&'a str, Vec<usize>>,
 }
 
 impl<'a> Slots<'a> {
     /// As the state shows them.
     pub fn of(state: &'a State, cluster: &Key) -> Self {
         let installation = &state.settings().installation;
-        let ours = state.services_of(cluster).into_iter().filter(|s| s.owned_by(installation));
-        let mut list: Vec<(u32, &Service)> = ours.filter_map(|s| Some((s.slot()?, s))).collect();
-        list.sort_by_key(|(number, _)| *number);
-        let mut by_id: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (index, (_, service)) in list.iter().enumerate() {
-            if let Some(id) = service.bound_to() {
-                by_id.entry(id).or_default().push(index);
+        let mut list = Vec::new();
+        for service in state.services_of(cluster).into_iter().filter(|s| s.owned_by(installation)) {
+            list.extend(service.slot().map(|number| Slot { number, service, share: None }));
+            list.extend(service.shares.iter().map(|s| Slot { number: s.number, service, share: Some(s) }));
+        }
+        // of a number that is there twice the one with a Service of its own counts
+        list.sort_by_key(|s| (s.number, s.share.is_some()));
+        list.dedup_by_key(|s| s.number);
+        let mut by_key: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, slot) in list.iter().enumerate() {
+            if let Some(key) = slot.bound_to() {
+                by_key.entry(key).or_default().push(index);
             }
         }
-        Self { list, by_id }
+        Self { list, by_key }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Slot<'a>] {
+        &self.list
     }
 
     /// Number and Service of each.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &'a Service)> {
-        self.list.iter().copied()
+        self.list.iter().map(|s| (s.number, s.service))
     }
 
     /// How many.
@@ -169,18 +261,19 @@ impl<'a> Slots<'a> {
     }
 
     /// Which of several slots bound to a pod's identity counts: see [`Rank`]. The others are surplus.
-    pub fn bound_to(&self, claim: &Claim<'_>) -> Option<(u32, &'a Service)> {
-        let (demand, pod_id) = claim.granted()?;
-        let bound = self.by_id.get(pod_id).into_iter().flatten().map(|index| self.list[*index]);
-        bound.min_by_key(|(number, service)| Rank {
-            stage: Stage::of(service, &demand.class.exposure),
-            other_name: service.kept_for() != Some(&*claim.pod.key.name),
-            number: *number,
+    pub fn bound_to(&self, claim: &Claim<'_>) -> Option<Slot<'a>> {
+        let (demand, _) = claim.granted()?;
+        let bound =
+            claim.keys().filter_map(|key| self.by_key.get(key)).flatten().map(|index| self.list[*index]);
+        bound.min_by_key(|slot| Rank {
+            stage: Stage::of(slot.service, &demand.class.exposure),
+            other_name: claim.names().all(|name| slot.kept_for() != Some(name)),
+            number: slot.number,
         })
     }
 
     /// Slots with an exposure.
     pub fn count(&self, exposure: Exposure) -> usize {
-        self.list.iter().filter(|(_, s)| s.exposure() == exposure).count()
+        self.list.iter().filter(|s| s.service.exposure() == exposure).count()
     }
 }

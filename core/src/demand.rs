@@ -230,7 +230,13 @@ fn service_ports(wanted: &Wanted, declared: &[ContainerPort]) -> Result<Vec<Serv
         .enumerate()
         .map(|(i, (port, protocol, numbered, declared))| {
             let name = declared.filter(|name| !clashes(i, name)).unwrap_or(numbered);
-            ServicePort { name: name.to_owned(), protocol: *protocol, port: *port, target: *port }
+            ServicePort {
+                name: name.to_owned(),
+                protocol: *protocol,
+                port: *port,
+                target: *port,
+                target_name: String::new(),
+            }
         })
         .collect();
     ports.sort();

@@ -30,5 +30,6 @@ pub mod reach;
 pub mod reason;
 pub mod service;
 pub mod settings;
+pub mod shared;
 pub mod stamp;
 pub mod state;

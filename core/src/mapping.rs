@@ -2,6 +2,7 @@
 //! configuration, so every replica shows the same.
 
 mod route;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -122,7 +123,7 @@ pub struct SlotAddress {
     pub ports: Vec<PortPair>,
 }
 
-/// The addresses slots of a cluster are kept with, by pod name: what a pod created under that name will have.
+/// The addresses slots of a cluster are kept with, by pod name or [`kept_by_token`]: what a pod created under that name will have.
 pub type KeptAddresses = BTreeMap<String, SlotAddress>;
 
 /// One cluster's mapping; `None` where it has neither pods nor slots.
@@ -161,19 +162,30 @@ pub(crate) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
     entry
 }
 
+/// What a shared slot is found by in [`KeptAddresses`]: it knows no pod's name, and no pod's name holds a slash.
+pub fn kept_by_token(token: &str) -> String {
+    format!("shared/{token}")
+}
+
 /// Addresses of slots kept for names, where their Service exists, has its address and routes to that name's identity.
 pub fn kept_addresses(state: &State, cluster: &Key) -> KeptAddresses {
     let mut kept = KeptAddresses::new();
-    for (slot, service) in Slots::of(state, cluster).iter() {
-        let Some(pod) = service.kept_for() else { continue };
-        let waits_for_name = service.bound_to() == Some(names::pod_id_of_name(&cluster.name, pod).as_str());
+    for slot in Slots::of(state, cluster).all() {
+        let (Some(name), service) = (slot.kept_for(), slot.service) else { continue };
+        let (name, waits_for_name) = match slot.share {
+            Some(share) => (kept_by_token(name), !share.anonymous && slot.bound_to().is_some()),
+            None => {
+                let id = names::pod_id_of_name(&cluster.name, name);
+                (name.to_owned(), slot.bound_to() == Some(id.as_str()))
+            }
+        };
         let sound = !service.terminating && !state.shares_external_address(service);
-        if let (true, true, Ok(external)) = (waits_for_name, sound, route::external(service)) {
-            kept.entry(pod.to_owned()).or_insert_with(|| SlotAddress {
-                slot,
+        if let (true, true, Ok(external)) = (waits_for_name, sound, route::external(slot)) {
+            kept.entry(name).or_insert_with(|| SlotAddress {
+                slot: slot.number,
                 ips: external.ips,
                 host: external.host,
-                ports: route::port_pairs(service),
+                ports: route::port_pairs(slot, None),
             });
         }
     }

@@ -8,6 +8,7 @@
 mod assign;
 mod memory;
 mod notices;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,10 +20,11 @@ use crate::objects::Service;
 use crate::reach::Target;
 use crate::reason::Code;
 use crate::service::SlotService;
-use crate::settings::{DEFAULT_CLASS, Exposure, Retention};
+use crate::settings::{Class, DEFAULT_CLASS, Exposure, Retention};
 use crate::state::State;
 use assign::{Assignment, NewSlot, Slot, Turn};
 use memory::Memory;
+use sharing::{Draft, Drafts};
 
 /// A Service without an address for this long gets the reason `NoLoadBalancer`. Trades noise with slow load balancers
 /// (up to a minute is usual) against people waiting without a hint.
@@ -132,8 +134,10 @@ impl<'a> ClusterPlan<'a> {
 
     fn run(&mut self) {
         let claims = claim::claims(self.state, self.cluster);
-        let slots = assign::slots(self.state, self.memory, self.cluster);
-        let assignment = assign::assign(self.state, self.memory, self.cluster, &claims, &slots, self.turn);
+        let mut drafts = sharing::drafts(self.state, self.memory, self.cluster);
+        let slots = assign::slots(self.state, self.memory, self.cluster, &mut drafts);
+        let assignment =
+            assign::assign(self.state, self.memory, self.cluster, &claims, &slots, &mut drafts, self.turn);
         for (claim, reason) in &assignment.stepped {
             self.tell(claims[*claim].pod, reason);
         }
@@ -141,14 +145,18 @@ impl<'a> ClusterPlan<'a> {
         let shared = |code| matches!(code, Code::NamespaceLimit | Code::ClassLimit | Code::InstallationLimit);
         self.waits = assignment.refused.iter().any(|(_, reason)| shared(reason.code));
         self.label(&claims);
-        for (claim, number) in &assignment.held {
+        let own = |number: &u32| slots[number].exposure != Exposure::Shared;
+        for (claim, number) in assignment.held.iter().filter(|(_, number)| own(number)) {
             self.keep(&claims[*claim], &slots[number]);
         }
-        for new in &assignment.new {
+        for new in assignment.new.iter().filter(|new| new.exposure != Exposure::Shared) {
             self.create(&claims[new.claim], new);
         }
-        self.release(&slots, &assignment);
-        self.notify(&claims, &assignment);
+        self.release(&slots, &assignment, &mut drafts);
+        for draft in drafts.values() {
+            self.share(draft);
+        }
+        self.notify(&claims, &assignment, &drafts);
         // every time: whoever looks at the cluster in the meantime takes the wake of the look before
         self.wake_at(self.memory.expiry(self.cluster));
     }
@@ -191,7 +199,7 @@ impl<'a> ClusterPlan<'a> {
             owner: self.state.settings().installation.clone(),
             class: demand.class_name.to_owned(),
             pod: claim.pod.key.name.to_string(),
-            pod_id: (!claim.contested).then(|| pod_id.to_owned()),
+            pod_id: (!claim.is_contested(exposure)).then(|| pod_id.to_owned()),
             ports: demand.ports.clone(),
             template: SlotService::template_for(demand.class, exposure, namespace, name, number),
         })
@@ -204,14 +212,21 @@ impl<'a> ClusterPlan<'a> {
         else {
             return;
         };
-        if claim.pod.terminating && !claim.contested {
+        if claim.pod.terminating && !claim.is_contested(slot.exposure) {
             return; // its successor says what the Service shall be
         }
+        self.adjust(service, desired);
+        self.mark_reachable(claim, service);
+    }
+
+    /// Makes a Service what it shall be; where it is, looks at its address.
+    fn adjust(&mut self, service: &Service, desired: SlotService) {
         if desired.is_met_by(service) {
-            self.mark_overdue(service);
-            return self.mark_reachable(claim, service);
+            return self.mark_overdue(service);
         }
-        let foreign = service.selector.keys().filter(|k| *k != names::POD_ID_LABEL).cloned().collect();
+        let owned =
+            if desired.exposure == Exposure::Shared { names::SHARED_LABEL } else { names::POD_ID_LABEL };
+        let foreign = service.selector.keys().filter(|k| *k != owned).cloned().collect();
         let (uid, version) = (service.uid.clone(), service.version);
         self.act(&service.key, Action::UpdateService { uid, version, desired, drop_selector: foreign });
     }
@@ -263,32 +278,44 @@ impl<'a> ClusterPlan<'a> {
     }
 
     fn create(&mut self, claim: &Claim<'_>, new: &NewSlot) {
+        if let Some(desired) = self.desired(claim, new.number, new.exposure) {
+            self.make(desired);
+        }
+    }
+
+    fn make(&mut self, desired: SlotService) {
         if self.state.namespace(&self.cluster.namespace).is_none_or(|n| n.deleting) {
             return; // nothing can be made in a namespace that is being deleted
         }
-        let Some(desired) = self.desired(claim, new.number, new.exposure) else { return };
         let key = desired.key.clone();
         if let Some((uid, version, drop_selector)) = self.memory.handed_over(&key) {
             self.act(&key, Action::UpdateService { uid, version, desired, drop_selector });
         } else {
-            self.act(&memory::creation_key(&key, new.exposure), Action::CreateService(desired));
+            self.act(&memory::creation_key(&key, desired.exposure), Action::CreateService(desired));
         }
     }
 
     /// Deletes surplus slots at once and free ones whose retention is over.
-    fn release(&mut self, slots: &BTreeMap<u32, Slot<'_>>, assignment: &Assignment) {
+    fn release(&mut self, slots: &BTreeMap<u32, Slot<'_>>, assignment: &Assignment, drafts: &mut Drafts<'_>) {
         for number in &assignment.free {
             let slot = &slots[number];
             let Some(service) = slot.settled() else { continue };
-            let since = self.memory.free_since(&service.key, self.now.monotonic);
+            let Some(free_key) = slot.free_key() else { continue };
+            let since = self.memory.free_since(&free_key, self.now.monotonic);
             let surplus = assignment.surplus.contains(number);
+            // another slot may have a shared one's ports at once: they rest here
+            let rest = if slot.home().is_some() { self.reuse_after(service) } else { Duration::ZERO };
             let expiry = match self.retention(service) {
-                _ if surplus => self.now.monotonic,
-                Retention::For(kept) => since + kept,
+                _ if surplus => since + rest,
+                Retention::For(kept) => since + kept.max(rest),
                 Retention::Forever => continue,
             };
             if expiry > self.now.monotonic {
                 self.wake_at(Some(expiry));
+                continue;
+            }
+            if let Some(home) = slot.home() {
+                drafts.get_mut(&home).map(|draft| draft.slots.remove(number));
                 continue;
             }
             let (key, uid) = (service.key.clone(), service.uid.clone());
@@ -297,11 +324,34 @@ impl<'a> ClusterPlan<'a> {
         }
     }
 
+    /// Makes a shared Service what its slots ask for.
+    fn share(&mut self, draft: &Draft<'_>) {
+        if draft.busy || draft.service.is_some_and(|s| s.terminating) {
+            return;
+        }
+        if let (Some(service), true) = (draft.service, draft.slots.is_empty()) {
+            let (key, uid) = (service.key.clone(), service.uid.clone());
+            let action = Action::DeleteService { key: key.clone(), uid, version: service.version };
+            self.act(&key, action);
+            return;
+        }
+        let Some(desired) = draft.desired(self.state.settings(), self.cluster) else { return };
+        match draft.service {
+            Some(service) => self.adjust(service, desired),
+            None => self.make(desired),
+        }
+    }
+
     fn retention(&self, service: &Service) -> Retention {
+        self.class_of(service).map_or(Retention::For(Duration::ZERO), |c| c.retention)
+    }
+
+    fn reuse_after(&self, service: &Service) -> Duration {
+        self.class_of(service).map_or(Duration::ZERO, |c| c.reuse_after)
+    }
+
+    fn class_of(&self, service: &Service) -> Option<&'a Class> {
         let settings = self.state.settings();
-        let of_slot = service.annotations.get(names::SLOT_CLASS_ANNOTATION).and_then(|c| settings.class(c));
-        of_slot
-            .or_else(|| settings.class(DEFAULT_CLASS))
-            .map_or(Retention::For(Duration::ZERO), |c| c.retention)
+        service.class().and_then(|c| settings.class(c)).or_else(|| settings.class(DEFAULT_CLASS))
     }
 }

@@ -9,7 +9,7 @@ use crate::claim::Slots;
 use crate::mapping::{ClusterMapping, Entry, EntryState, External};
 use crate::names::{self, Key};
 use crate::objects::{Protocol, Service};
-use crate::settings::{Reachability, Settings};
+use crate::settings::{Exposure, Reachability, Settings};
 use crate::state::State;
 
 /// An address to dial: of a slot that leads to its pod, in a class that asks for it.
@@ -62,6 +62,9 @@ fn service<'a>(slots: &Slots<'a>, entry: &Entry) -> Option<&'a Service> {
 }
 
 fn target(settings: &Settings, cluster: &Key, service: &Service, entry: &Entry) -> Option<Target> {
+    if service.exposure() == Exposure::Shared {
+        return None; // the Service has room for one result, and many slots
+    }
     let Reachability { interval, timeout } = settings.class(service.class()?)?.reachable?;
     let port = entry.ports.iter().find(|p| p.protocol == Protocol::Tcp)?.external;
     let address = match entry.external.as_ref()? {

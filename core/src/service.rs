@@ -1,4 +1,4 @@
-//! The Service of a slot that has one of its own: what it shall be, and whether an existing one is that.
+//! The Service of a slot, or of the slots that share it: what it shall be, and whether an existing one is that.
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,29 @@ use serde_json::{Map, Value, json};
 use crate::names::{self, Key};
 use crate::objects::{Service, ServicePort};
 use crate::settings::{Class, Exposure, ServiceTemplate};
+use crate::shared::SharedSlot;
 
 /// Selector value that is nobody's identity: those have the cluster's name and a dot in front.
 const NOBODY: &str = "nobody";
 
-/// The desired Service of a slot. We own selector, ports, type, the class's fields and our metadata, nothing else.
+/// The desired Service of a slot, or of several (exposure shared). We own selector, ports, type, the class's fields and our metadata, nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotService {
     /// Namespace and name.
     pub key: Key,
     /// Cluster.
     pub cluster: String,
-    /// Slot number.
+    /// Slot number; of a shared one its number among the shared Services.
     pub slot: u32,
-    /// By a load balancer or by node ports of its own.
+    /// By a load balancer or node ports of its own, or shared.
     pub exposure: Exposure,
     /// The installation that owns it.
     pub owner: String,
     /// The class it is made with.
     pub class: String,
-    /// The pod name the slot is kept for.
+    /// The pod name the slot is kept for; empty where it is shared.
     pub pod: String,
-    /// The identity it routes to; `None` = nobody (several claimants).
+    /// The identity it routes to; `None` = nobody (several claimants). Shared: its ports say so.
     pub pod_id: Option<String>,
     /// Ports, sorted.
     pub ports: Vec<ServicePort>,
@@ -63,8 +64,17 @@ impl SlotService {
         template
     }
 
+    /// How many slots it holds.
+    pub fn slots(&self) -> usize {
+        if self.is_shared() { SharedSlot::read(&self.ports).len() } else { 1 }
+    }
+
     fn is_node_port(&self) -> bool {
         self.exposure == Exposure::NodePort
+    }
+
+    fn is_shared(&self) -> bool {
+        self.exposure == Exposure::Shared
     }
 
     /// `spec.type`.
@@ -76,7 +86,10 @@ impl SlotService {
         [
             (names::MANAGED_BY_LABEL, names::CONTROLLER_NAME.to_owned()),
             (names::CLUSTER_LABEL, self.cluster.clone()),
-            (names::SLOT_LABEL, self.slot.to_string()),
+            (
+                if self.is_shared() { names::SHARED_SERVICE_LABEL } else { names::SLOT_LABEL },
+                self.slot.to_string(),
+            ),
         ]
     }
 
@@ -84,26 +97,29 @@ impl SlotService {
         let template = self.template.annotations.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         template
             .chain(self.is_node_port().then_some((names::EXPOSURE_ANNOTATION, "nodePort")))
+            .chain((!self.is_shared()).then_some((names::POD_ANNOTATION, self.pod.as_str())))
             .chain([
                 (names::OWNER_ANNOTATION, self.owner.as_str()),
-                (names::POD_ANNOTATION, self.pod.as_str()),
                 (names::SLOT_CLASS_ANNOTATION, self.class.as_str()),
             ])
             .collect()
     }
 
     fn selector(&self) -> BTreeMap<&'static str, &str> {
+        if self.is_shared() {
+            return BTreeMap::from([(names::SHARED_LABEL, self.cluster.as_str())]);
+        }
         BTreeMap::from([(names::POD_ID_LABEL, self.pod_id.as_deref().unwrap_or(NOBODY))])
     }
 
     /// `spec` with the fields we own and no others.
     fn spec(&self) -> Value {
         let t = &self.template;
-        let ports: Vec<Value> = self
-            .ports
-            .iter()
-            .map(|p| json!({"name": p.name, "protocol": p.protocol, "port": p.port, "targetPort": p.target}))
-            .collect();
+        let port = |p: &ServicePort| {
+            let target = if p.target_name.is_empty() { json!(p.target) } else { json!(p.target_name) };
+            json!({"name": p.name, "protocol": p.protocol, "port": p.port, "targetPort": target})
+        };
+        let ports: Vec<Value> = self.ports.iter().map(port).collect();
         let mut spec = Map::new();
         let mut set = |key: &str, value: Value| spec.insert(key.to_owned(), value);
         set("type", json!(self.service_type()));

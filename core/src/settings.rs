@@ -262,6 +262,14 @@ pub struct Shared {
     pub ports_per_service: u16,
 }
 
+impl Shared {
+    /// The outside ports of one Service.
+    pub fn range(&self) -> std::ops::Range<u32> {
+        let first = u32::from(self.first_port);
+        first..first + u32::from(self.ports_per_service)
+    }
+}
+
 /// Whether pods wait for their address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Await {

@@ -2,6 +2,7 @@
 //! CREATE stalls a rollout for a typo. What cannot be exposed is left alone, with an admission warning.
 
 mod patch;
+mod ports;
 mod review;
 
 use std::net::IpAddr;
@@ -10,10 +11,12 @@ use serde::Serialize;
 use std::borrow::Cow;
 
 use crate::demand::{Ask, Demand, Membership, cluster_of, demand, quoted};
-use crate::mapping::SlotAddress;
+use crate::mapping::{self, SlotAddress};
 use crate::names::{self, Key};
+use crate::objects::ContainerPort;
 use crate::reason::{Code, Reason};
-use crate::settings::Settings;
+use crate::settings::{Exposure, Settings};
+use crate::shared;
 use patch::Wanted;
 use review::{BareReview, Metadata, NamedObject, PodObject, Request, Review};
 
@@ -149,7 +152,7 @@ fn decide(request: &Request<'_, PodObject<'_>>, settings: &Settings, slots: Kept
             Wanted::default()
         }
     };
-    decision.patch = patch::patch(metadata, &wanted);
+    decision.patch = patch::patch(metadata, Some(pod), &wanted);
     decision
 }
 
@@ -161,7 +164,7 @@ fn salvage(body: &str, error: &serde_json::Error) -> Result<(Decision, String), 
         is_pod = request.creates_pod();
         uid = request.uid().to_owned();
         decision = Decision::about(&request, metadata);
-        decision.patch = metadata.filter(|_| is_pod).and_then(|m| patch::patch(m, &Wanted::default()));
+        decision.patch = metadata.filter(|_| is_pod).and_then(|m| patch::patch(m, None, &Wanted::default()));
     } else {
         let BareReview { request } = serde_json::from_str(body).map_err(|e| Unanswerable(e.to_string()))?;
         is_pod = true;
@@ -203,13 +206,32 @@ fn member_of<'s>(
         class_annotation: metadata.annotation(names::CLASS_ANNOTATION),
         await_annotation: metadata.annotation(names::AWAIT_ANNOTATION),
         inject_annotation: metadata.annotation(names::INJECT_ANNOTATION),
-        container_ports: &pod.container_ports(),
+        container_ports: &declared_ports(pod, metadata),
         host_network: pod.host_network(),
         mirror: metadata.annotation(names::MIRROR_ANNOTATION).is_some(),
         configured,
     };
     let demand = demand(&ask, settings)?;
     Ok(Some(Member { cluster: Key::new(namespace, name), demand }))
+}
+
+/// Ports the pod's author declares: without the shared names that a copied pod brings along.
+fn declared_ports(pod: &PodObject<'_>, metadata: &Metadata<'_>) -> Vec<ContainerPort> {
+    let mut ports = pod.container_ports();
+    if metadata.label(names::SHARED_LABEL).is_some() {
+        ports.retain(|p| shared::token_of(&p.name).is_none());
+    }
+    ports
+}
+
+/// Names of shared ports, wherever the class may ever share: container ports cannot be added later.
+fn shared_ports(member: &Member<'_>, pod_id: &str) -> Vec<ports::Named> {
+    if !member.demand.class.exposure.contains(&Exposure::Shared) {
+        return Vec::new();
+    }
+    let exposed: Vec<_> = member.demand.ports.iter().map(|p| (p.target, p.protocol)).collect();
+    let names = shared::port_names(pod_id, &exposed);
+    names.into_iter().zip(exposed).map(|(name, (number, protocol))| (name, number, protocol)).collect()
 }
 
 /// What a member's metadata shall be. `uid` is the request's: the answer to a repeated review is the same.
@@ -219,11 +241,16 @@ fn stamp(member: &Member<'_>, pod: Option<&str>, uid: &str, slots: KeptSlots) ->
         Some(pod) => names::pod_id_of_name(cluster, pod),
         None => names::pod_id_of_seed(cluster, uid),
     };
-    let mut wanted = Wanted::default();
+    let mut wanted = Wanted { ports: shared_ports(member, &pod_id), ..Wanted::default() };
+    let token = (!wanted.ports.is_empty()).then(|| mapping::kept_by_token(&names::share_token(&pod_id)));
+    if token.is_some() {
+        wanted.labels.insert(names::SHARED_LABEL.into(), cluster.to_owned());
+    }
     wanted.labels.insert(names::POD_ID_LABEL.into(), pod_id);
     let mut annotate = |key: &'static str, value: String| wanted.annotations.insert(key.into(), value);
     annotate(names::STAMP_VERSION_ANNOTATION, STAMP_VERSION.to_owned());
-    let Some(kept) = pod.and_then(|pod| slots(&member.cluster, pod)) else { return wanted };
+    let kept = |place: &str| slots(&member.cluster, place);
+    let Some(kept) = pod.and_then(|pod| kept(pod).or_else(|| kept(&token?))) else { return wanted };
     annotate(names::STAMP_SLOT_ANNOTATION, kept.slot.to_string());
     if !kept.ips.is_empty() {
         let mut ips = kept.ips;

@@ -4,11 +4,12 @@ mod index;
 mod versions;
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::demand::{self, Membership};
 use crate::names::Key;
-use crate::objects::{Namespace, Node, Pod, Service, Slice};
+use crate::objects::{Namespace, Node, Pod, Protocol, Service, Slice};
 use crate::settings::{Exposure, Settings};
 use index::Index;
 pub use versions::{Feed, Seen, Versions};
@@ -167,6 +168,12 @@ impl State {
         members.into_iter().flatten().filter_map(|k| self.pod(k)).map(AsRef::as_ref)
     }
 
+    /// Pods that have not ended and that a cluster's shared Services select by a token, whoever they belong to.
+    pub fn sharers(&self, cluster: &Key, token: &str) -> impl Iterator<Item = &Pod> {
+        let members = self.index.sharers.get(&(cluster.clone(), token.to_owned()));
+        members.into_iter().flatten().filter_map(|k| self.pod(k)).map(AsRef::as_ref)
+    }
+
     /// Whether another pod that has not ended has one of the pod's addresses.
     pub fn shares_internal_address(&self, pod: &Pod) -> bool {
         pod.ips.iter().any(|ip| self.index.internal.get(ip).is_some_and(|users| users.len() > 1))
@@ -177,6 +184,11 @@ impl State {
         index::external_points(service)
             .iter()
             .any(|point| self.index.external.get(point).is_some_and(|users| users.len() > 1))
+    }
+
+    /// Whether one of our load balancers answers at an address and port.
+    pub fn is_external_point(&self, ip: &IpAddr, port: u16, protocol: Protocol) -> bool {
+        self.index.external.contains_key(&(ip.to_string(), port, protocol))
     }
 
     /// Whether a pod with this UID is known and has not ended.

@@ -12,6 +12,7 @@ mod flood;
 mod lease;
 mod library;
 mod lifecycle;
+mod node_port;
 mod outage;
 mod plan;
 mod policies;
@@ -19,6 +20,7 @@ mod reach;
 mod rig;
 mod rights;
 mod rotation;
+mod shared;
 mod split;
 #[path = "../support/mod.rs"]
 mod support;

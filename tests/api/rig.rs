@@ -23,6 +23,8 @@ classes:
   default: {retention: 10m, reuseAfter: 1s}
   brief: {retention: 2s, reuseAfter: 1s}
   nobody-serves: {service: {loadBalancerClass: example.com/nobody}}
+  sharing: {exposure: [shared, dedicated], shared: {firstPort: 20000, portsPerService: 4}, reuseAfter: 1s}
+  nodes: {exposure: [nodePort], reuseAfter: 1s}
   elsewhere: {allow: {namespaces: [nowhere]}}
   dialled: {service: {loadBalancerClass: example.com/nobody}, reachable: {interval: 1s, timeout: 1s}}
 clusters:

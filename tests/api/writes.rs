@@ -27,7 +27,13 @@ fn slot(namespace: &str, owner: &str, port: u16) -> SlotService {
         class: "default".into(),
         pod: "c-0".into(),
         pod_id: Some("c.c-0".into()),
-        ports: vec![ServicePort { name: "p".into(), protocol: Protocol::Tcp, port, target: port }],
+        ports: vec![ServicePort {
+            name: "p".into(),
+            protocol: Protocol::Tcp,
+            port,
+            target: port,
+            target_name: String::new(),
+        }],
         template: ServiceTemplate::default(),
     }
 }

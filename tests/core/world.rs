@@ -13,6 +13,7 @@ use external_ip_core::names::{self, Key};
 use external_ip_core::objects::{Namespace, Node, Pod, Service, Slice};
 use external_ip_core::plan::{Now, Planner};
 use external_ip_core::settings::Settings;
+use external_ip_core::stamp;
 use external_ip_core::state::{Change, PodFeed, State, Update};
 use serde_json::{Value, json};
 
@@ -32,6 +33,7 @@ pub(crate) struct World {
     /// Every write carried out, by kind.
     pub(crate) writes: Vec<&'static str>,
     pub(crate) load_balancer: bool,
+    slices_held: bool,
     /// What the API server answers to creates instead of doing them.
     pub(crate) refuse_creates: Option<String>,
     /// What it answers to creates of LoadBalancer Services only.
@@ -58,6 +60,7 @@ impl World {
             events: Vec::new(),
             writes: Vec::new(),
             load_balancer: true,
+            slices_held: false,
             refuse_creates: None,
             refuse_balancers: None,
             next_node_port: 30_000,
@@ -143,6 +146,32 @@ impl World {
         self.deliver(Update::Pods(feed_of(&value), Change::Applied(parse::<Pod>(&value))));
     }
 
+    pub(crate) fn has_pod(&self, name: &str) -> bool {
+        self.pods.contains_key(name)
+    }
+
+    pub(crate) fn all_pods(&self) -> impl Iterator<Item = &Value> {
+        self.pods.values()
+    }
+
+    /// Whether the EndpointSlice controller rests: what is seen of it stays as it is.
+    pub(crate) fn hold_slices(&mut self, held: bool) {
+        self.slices_held = held;
+    }
+
+    /// UIDs of the pods that the slices, as seen, have behind a port of a Service.
+    pub(crate) fn seen_behind(&self, service: &Value, port: &Value) -> Vec<&str> {
+        let of =
+            |s: &&Value| s["metadata"]["labels"][names::SLICE_SERVICE_LABEL] == service["metadata"]["name"];
+        let slices =
+            self.slices.values().filter(of).filter(|s| list(&s["ports"]).any(|p| p["name"] == port["name"]));
+        slices.flat_map(|s| list(&s["endpoints"])).filter_map(|e| e["targetRef"]["uid"].as_str()).collect()
+    }
+
+    pub(crate) fn pod_value(&self, name: &str) -> Value {
+        self.pods[name].clone()
+    }
+
     pub(crate) fn edit_pod(&mut self, name: &str, edit: impl FnOnce(&mut Value)) {
         let mut value = self.pods[name].clone();
         edit(&mut value);
@@ -188,10 +217,11 @@ impl World {
 
     /// Edits the slice of a Service.
     pub(crate) fn edit_slice(&mut self, service: &str, edit: impl FnOnce(&mut Value)) {
-        let mut value = self.slices[service].clone();
+        let place = format!("{service}/0");
+        let mut value = self.slices[&place].clone();
         edit(&mut value);
         value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
-        self.slices.insert(service.to_owned(), value.clone());
+        self.slices.insert(place, value.clone());
         self.slice(&value);
     }
 
@@ -346,14 +376,14 @@ impl World {
                 self.edit_service(&name, |v| v["status"]["loadBalancer"]["ingress"] = json!([{"ip": ip}]));
                 changed = true;
             }
-            changed |= self.write_slice(&name, &service);
+            changed |= !self.slices_held && self.write_slice(&name, &service);
         }
+        let service = |slice: &str| slice.split('/').next().unwrap_or_default().to_owned();
         let orphans: Vec<String> =
-            self.slices.keys().filter(|name| !self.services.contains_key(*name)).cloned().collect();
+            self.slices.keys().filter(|name| !self.services.contains_key(&service(name))).cloned().collect();
+        let orphans = if self.slices_held { Vec::new() } else { orphans };
         for name in orphans {
-            let mut value = self.slices.remove(&name).unwrap();
-            value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
-            self.deliver(Update::Slices(Change::Deleted(parse::<Slice>(&value))));
+            self.drop_slice(&name);
             changed = true;
         }
         changed
@@ -367,42 +397,80 @@ impl World {
         format!("203.0.113.{ip}")
     }
 
+    /// One slice per set of ports that pods have under the Service's targets, as Kubernetes' controller makes them.
     fn write_slice(&mut self, name: &str, service: &Value) -> bool {
         let selector = service["spec"]["selector"].as_object().cloned().unwrap_or_default();
         let matches = |pod: &Value| selector.iter().all(|(k, v)| pod["metadata"]["labels"][k] == *v);
-        let endpoints: Vec<Value> = self
-            .pods
-            .values()
-            .filter(|p| matches(p) && !matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed")))
-            .filter_map(|p| {
-                let ip = p["status"]["podIPs"][0]["ip"].as_str()?;
-                Some(json!({"addresses": [ip], "conditions": {"ready": true},
-                    "targetRef": {"kind": "Pod", "name": p["metadata"]["name"], "uid": p["metadata"]["uid"]}}))
-            })
-            .collect();
-        let ports: Vec<Value> = service["spec"]["ports"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|p| json!({"name": p["name"], "port": p["targetPort"], "protocol": p["protocol"]}))
-            .collect();
+        let mut by_ports: BTreeMap<String, (Vec<Value>, Vec<Value>)> = BTreeMap::new();
+        for pod in self.pods.values().filter(|p| matches(p)) {
+            if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
+                continue;
+            }
+            let Some(ip) = pod["status"]["podIPs"][0]["ip"].as_str() else { continue };
+            let ports: Vec<Value> = list(&service["spec"]["ports"])
+                .filter_map(|p| {
+                    let number = number_of(pod, p)?;
+                    Some(json!({"name": p["name"], "port": number, "protocol": p["protocol"]}))
+                })
+                .collect();
+            let endpoint = json!({"addresses": [ip], "conditions": {"ready": true},
+                "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}});
+            let slice = by_ports.entry(json!(ports).to_string()).or_insert((ports, Vec::new()));
+            slice.1.push(endpoint);
+        }
         let mut labels = service["metadata"]["labels"].clone();
         labels[names::SLICE_SERVICE_LABEL] = json!(name);
         labels[names::SLICE_MANAGED_BY_LABEL] = json!(names::SLICE_CONTROLLER);
-        let content = json!({"labels": labels, "endpoints": endpoints, "ports": ports});
-        let slice = |version: u64| {
-            json!({"metadata": {"namespace": NS, "name": format!("{name}-x"), "uid": format!("slice-{name}"),
-                "resourceVersion": version.to_string(), "labels": content["labels"]},
-                "endpoints": content["endpoints"], "ports": content["ports"], "content": content})
-        };
-        if self.slices.get(name).is_some_and(|s| s["content"] == content) {
-            return false;
+        let mut wanted = BTreeMap::new();
+        for (index, (ports, endpoints)) in by_ports.into_values().enumerate() {
+            let content = json!({"labels": labels, "endpoints": endpoints, "ports": ports});
+            wanted.insert(format!("{name}/{index}"), content);
         }
-        let value = slice(self.tick());
-        self.slices.insert(name.to_owned(), value.clone());
-        self.slice(&value);
-        true
+        let prefix = format!("{name}/");
+        let surplus: Vec<String> = self
+            .slices
+            .keys()
+            .filter(|k| k.starts_with(&prefix) && !wanted.contains_key(*k))
+            .cloned()
+            .collect();
+        let mut changed = !surplus.is_empty();
+        for slice in surplus {
+            self.drop_slice(&slice);
+        }
+        for (slice, content) in wanted {
+            if self.slices.get(&slice).is_some_and(|s| s["content"] == content) {
+                continue;
+            }
+            let value = json!({"metadata": {"namespace": NS, "name": slice.replace('/', "-x"), "uid": format!("slice-{slice}"),
+                "resourceVersion": self.tick().to_string(), "labels": content["labels"]},
+                "endpoints": content["endpoints"], "ports": content["ports"], "content": content});
+            self.slices.insert(slice, value.clone());
+            self.slice(&value);
+            changed = true;
+        }
+        changed
     }
+
+    fn drop_slice(&mut self, slice: &str) {
+        let mut value = self.slices.remove(slice).unwrap();
+        value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
+        self.deliver(Update::Slices(Change::Deleted(parse::<Slice>(&value))));
+    }
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// What a Service's port leads to on a pod: by number as it is, by name what the first container calls so.
+fn number_of(pod: &Value, port: &Value) -> Option<Value> {
+    if port["targetPort"].is_number() {
+        return Some(port["targetPort"].clone());
+    }
+    let mut declared = list(&pod["spec"]["containers"]).flat_map(|c| list(&c["ports"]));
+    let protocol = |p: &Value| p["protocol"].as_str().unwrap_or("TCP").to_owned();
+    let found = declared.find(|p| p["name"] == port["targetPort"] && protocol(p) == protocol(port));
+    Some(found?["containerPort"].clone())
 }
 
 pub(crate) struct PodBuilder<'w> {
@@ -428,6 +496,15 @@ impl PodBuilder<'_> {
         self
     }
 
+    /// As a review shows a pod that is to get its name later.
+    pub(crate) fn without_name(self) -> Self {
+        self.set("/metadata/name", json!(""))
+    }
+
+    pub(crate) fn named(self, name: &str) -> Self {
+        self.set("/metadata/name", json!(name))
+    }
+
     /// Made at this second instead of one by one.
     pub(crate) fn created(self, second: i64) -> Self {
         self.set(
@@ -440,6 +517,22 @@ impl PodBuilder<'_> {
     pub(crate) fn anonymous(mut self) -> Self {
         self.named = false;
         self.set("/metadata/ownerReferences", owner("ReplicaSet"))
+    }
+
+    /// What the real webhook makes of it.
+    pub(crate) fn admitted(mut self) -> Self {
+        let review = json!({"request": {"uid": format!("review-{}", self.world.version), "operation": "CREATE", "namespace": NS, "object": self.value,
+            "resource": {"group": "", "version": "v1", "resource": "pods"}}});
+        let state = &self.world.state;
+        let kept = |cluster: &Key, name: &str| mapping::kept_addresses(state, cluster).get(name).cloned();
+        let answer = stamp::answer(review.to_string().as_bytes(), state.settings(), &kept).unwrap();
+        let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        if let Some(patch) = answer["response"]["patch"].as_str() {
+            let patch = data_encoding::BASE64.decode(patch.as_bytes()).unwrap();
+            let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+            json_patch::patch(&mut self.value, &patch).unwrap();
+        }
+        self
     }
 
     /// Created while the webhook was there.

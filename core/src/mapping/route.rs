@@ -3,8 +3,9 @@
 
 use std::net::IpAddr;
 
+use super::shared;
 use super::{Entry, EntryState, External, Internal, PortPair};
-use crate::claim::{Claim, Slots};
+use crate::claim::{Claim, Slot, Slots};
 use crate::demand::Demand;
 use crate::limits::Counts;
 use crate::names::{self, Key};
@@ -20,9 +21,9 @@ enum Standing<'a> {
     /// A slot whose address is unknown, or must not be shown.
     Withheld(u32, Reason),
     /// A slot with an address that leads to this pod or to nobody yet.
-    Allocated(u32, &'a Service, External, Reason),
+    Allocated(Slot<'a>, External, Reason),
     /// A slot that leads to exactly this pod.
-    Routed(u32, &'a Service, External),
+    Routed(Slot<'a>, External),
 }
 
 pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'_>) -> Entry {
@@ -30,11 +31,12 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
     let (slot, entry_state, reason, external, ports) = match standing(state, cluster, claim, slots) {
         Standing::None(reason) => (None, EntryState::Pending, Some(reason), None, Vec::new()),
         Standing::Withheld(slot, reason) => (Some(slot), EntryState::Pending, Some(reason), None, Vec::new()),
-        Standing::Allocated(slot, service, external, reason) => {
-            (Some(slot), EntryState::Allocated, Some(reason), Some(external), port_pairs(service))
+        Standing::Allocated(slot, external, reason) => {
+            let ports = port_pairs(&slot, Some(claim));
+            (Some(slot.number), EntryState::Allocated, Some(reason), Some(external), ports)
         }
-        Standing::Routed(slot, service, external) => {
-            (Some(slot), EntryState::Routed, None, Some(external), port_pairs(service))
+        Standing::Routed(slot, external) => {
+            (Some(slot.number), EntryState::Routed, None, Some(external), port_pairs(&slot, Some(claim)))
         }
     };
     // a pod that has ended keeps its last address in its status, but the address may be another's by now
@@ -63,25 +65,30 @@ fn standing<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'
         Ok(demand) => demand,
         Err(reason) => return Standing::None(reason.clone()),
     };
-    let Some((number, service)) = slots.bound_to(claim) else {
+    let Some(slot) = slots.bound_to(claim) else {
         return without_slot(state, cluster, claim, slots);
     };
-    let external = match external_for(state, claim.pod, service) {
+    let Slot { number, service, .. } = slot;
+    let external = match external_for(state, claim.pod, &slot) {
         _ if service.terminating => return Standing::Withheld(number, Code::ServiceDeleted.into()),
         Ok(external) => external,
         Err(reason) => return Standing::Withheld(number, reason),
     };
-    if let Err(reason) = undisputed(state, claim, service) {
+    if let Err(reason) = undisputed(state, claim, &slot, &external) {
         return Standing::Withheld(number, reason);
     }
-    match routed(state, claim.pod, demand, service) {
+    let routed = match (slot.share, &claim.share) {
+        (Some(slot), Some(share)) => shared::routed(state, claim.pod, share, slot, service),
+        _ => routed(state, claim.pod, demand, service),
+    };
+    match routed {
         Ok(families) => match only(external, &families) {
             External { ips, host: None } if ips.is_empty() => {
                 Standing::Withheld(number, Code::WaitingForEndpoints.into())
             }
-            external => Standing::Routed(number, service, external),
+            external => Standing::Routed(slot, external),
         },
-        Err(Doubt::Wait(reason)) => Standing::Allocated(number, service, external, reason),
+        Err(Doubt::Wait(reason)) => Standing::Allocated(slot, external, reason),
         Err(Doubt::Withdraw(reason)) => Standing::Withheld(number, reason),
     }
 }
@@ -89,14 +96,19 @@ fn standing<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'
 /// Why a pod has no slot: by the same counts the plan goes by, so every replica says the same.
 fn without_slot<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'_>) -> Standing<'a> {
     // several claimants: the slot kept for the pod's name routes to nobody until one is left
-    let name = &*claim.pod.key.name;
-    if let Some((number, _)) = slots.iter().find(|(_, s)| claim.contested && s.kept_for() == Some(name)) {
-        return Standing::Withheld(number, duplicate_identity(claim));
+    let is_kept = |slot: &&Slot<'_>| {
+        claim.is_contested(slot.service.exposure()) && claim.names().any(|name| slot.kept_for() == Some(name))
+    };
+    if let Some(slot) = slots.all().iter().find(is_kept) {
+        return Standing::Withheld(slot.number, duplicate_identity(claim));
     }
     let Some((demand, _)) = claim.granted() else { return Standing::None(Code::WaitingForSlot.into()) };
     let forbids = |exposure: &Exposure| {
         let counts = Counts::of(state, cluster, demand.class_name, *exposure, slots.count(*exposure));
-        let balancer = *exposure != Exposure::NodePort;
+        if *exposure == Exposure::Shared && claim.share.as_ref().is_none_or(|s| !s.fits(demand.class)) {
+            return Some(Code::CannotShare.into());
+        }
+        let balancer = *exposure == Exposure::Dedicated;
         counts.forbids_slot(&state.settings().limits, demand.class, balancer)
     };
     // a limit holds where every exposure of the class has reached one
@@ -110,24 +122,30 @@ fn duplicate_identity(claim: &Claim<'_>) -> Reason {
     Reason::new(Code::DuplicateIdentity, claim.pod_id.unwrap_or_default())
 }
 
-fn undisputed(state: &State, claim: &Claim<'_>, service: &Service) -> Result<(), Reason> {
-    if claim.contested {
+fn undisputed(state: &State, claim: &Claim<'_>, slot: &Slot<'_>, external: &External) -> Result<(), Reason> {
+    let service = slot.service;
+    if claim.is_contested(service.exposure()) {
         return Err(duplicate_identity(claim));
     }
     if state.shares_internal_address(claim.pod) {
         return Err(Code::DuplicateInternalAddress.into());
     }
-    if state.shares_external_address(service) {
+    // a load balancer may be reached at nodes' addresses, too
+    let at_node = service.exposure() == Exposure::NodePort
+        && port_pairs(slot, None)
+            .iter()
+            .any(|p| external.ips.iter().any(|ip| state.is_external_point(ip, p.external, p.protocol)));
+    if at_node || state.shares_external_address(service) {
         return Err(Reason::new(Code::DuplicateExternalAddress, service.key.to_string()));
     }
     Ok(())
 }
 
 /// The address at which clients reach a pod by its slot's Service.
-fn external_for(state: &State, pod: &Pod, service: &Service) -> Result<External, Reason> {
-    match service.exposure() {
-        Exposure::NodePort => at_node(state, pod, service),
-        _ => external(service),
+fn external_for(state: &State, pod: &Pod, slot: &Slot<'_>) -> Result<External, Reason> {
+    match slot.service.exposure() {
+        Exposure::NodePort => at_node(state, pod, slot.service),
+        _ => external(slot),
     }
 }
 
@@ -143,8 +161,11 @@ fn at_node(state: &State, pod: &Pod, service: &Service) -> Result<External, Reas
 }
 
 /// The address of a Service: all ingress points, IPv4 first, each once.
-pub(super) fn external(service: &Service) -> Result<External, Reason> {
-    if let Some(error) = service.ingress.iter().find_map(crate::objects::Ingress::error) {
+pub(super) fn external(slot: &Slot<'_>) -> Result<External, Reason> {
+    let service = slot.service;
+    // what is wrong with another slot's port is no business of this one
+    let concerns = |port: u16| slot.share.is_none_or(|s| s.numbers().any(|n| n == port));
+    if let Some(error) = service.ingress.iter().find_map(|i| i.error_among(concerns)) {
         return Err(Reason::new(Code::PortError, error));
     }
     let mut ips: Vec<IpAddr> = service.ingress.iter().filter_map(|i| i.ip).collect();
@@ -159,7 +180,12 @@ pub(super) fn external(service: &Service) -> Result<External, Reason> {
     Ok(External { ips, host })
 }
 
-pub(super) fn port_pairs(service: &Service) -> Vec<PortPair> {
+/// The ports of a slot. On a shared Service: those that lead to the port they say; without a claim all of them.
+pub(super) fn port_pairs(slot: &Slot<'_>, claim: Option<&Claim<'_>>) -> Vec<PortPair> {
+    let service = slot.service;
+    if let Some(share) = slot.share {
+        return shared::port_pairs(share, claim);
+    }
     let pair = |p: &crate::objects::ServicePort| PortPair {
         name: p.name.clone(),
         protocol: p.protocol,
@@ -176,7 +202,7 @@ fn node_port(service: &Service, name: &str) -> Option<u16> {
     service.node_ports.iter().find(|(n, _)| n == name).map(|(_, port)| *port)
 }
 
-enum Doubt {
+pub(super) enum Doubt {
     /// Nobody else answers at the address: it may be shown as allocated.
     Wait(Reason),
     /// Somebody else may answer there.
@@ -220,7 +246,7 @@ fn routed(state: &State, pod: &Pod, demand: &Demand<'_>, service: &Service) -> R
 }
 
 /// An endpoint of a pod nobody knows any more is the predecessor's; of a living one it is somebody else's.
-fn stranger(state: &State, uid: &str) -> Reason {
+pub(super) fn stranger(state: &State, uid: &str) -> Reason {
     if uid.is_empty() || state.is_alive(uid) {
         Reason::new(Code::ForeignEndpoint, if uid.is_empty() { "not a pod" } else { uid })
     } else {
@@ -236,9 +262,9 @@ fn same_ports(slice: &Slice, service: &Service) -> bool {
     found == wanted
 }
 
-struct Families {
-    v4: bool,
-    v6: bool,
+pub(super) struct Families {
+    pub(super) v4: bool,
+    pub(super) v6: bool,
 }
 
 /// Addresses of routed families only: an IPv6 address of the load balancer without an IPv6 endpoint leads nowhere.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{Meta, Protocol};
 use crate::names::{self, Key};
+use crate::shared;
 
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,8 +31,10 @@ pub struct Pod {
     pub await_address: Option<String>,
     /// Value of [`names::INJECT_ANNOTATION`].
     pub inject: Option<String>,
-    /// Ports the containers declare, native sidecars included.
+    /// Ports the containers declare, native sidecars included; without those of its shared names.
     pub container_ports: Vec<ContainerPort>,
+    /// Ports under shared names, its own and others', of a pod that shared Services may select.
+    pub shared_ports: Vec<ContainerPort>,
     /// The owner with `controller: true`.
     pub owner: Option<Owner>,
     /// Uses its node's network.
@@ -149,6 +152,25 @@ struct RawCondition {
     changed: Option<jiff::Timestamp>,
 }
 
+/// Ports with names of the shared form, and what the pod itself declares.
+fn shared_and_own(
+    declared: impl Iterator<Item = ContainerPort>,
+    pod_id: Option<&str>,
+) -> (Vec<ContainerPort>, Vec<ContainerPort>) {
+    let token = pod_id.map(names::share_token);
+    let (mut shared, mut own) = (Vec::new(), Vec::new());
+    for port in declared {
+        let found = shared::token_of(&port.name).map(|(found, _)| found);
+        if found.is_none() || found != token.as_deref() {
+            own.push(port.clone());
+        }
+        if found.is_some() {
+            shared.push(port);
+        }
+    }
+    (shared, own)
+}
+
 impl From<Raw> for Pod {
     fn from(raw: Raw) -> Self {
         let Raw { metadata: mut meta, spec, status } = raw;
@@ -157,9 +179,16 @@ impl From<Raw> for Pod {
         let mut ips: Vec<IpAddr> = status.pod_ips.iter().filter_map(|i| i.ip.parse().ok()).collect();
         ips.sort_by_key(IpAddr::is_ipv6);
         let ready = status.conditions.iter().find(|c| c.kind == "Ready");
+        let declared = spec.containers.into_iter().chain(sidecars).flat_map(|c| c.ports);
+        let pod_id = meta.take_label(names::POD_ID_LABEL);
+        let (shared_ports, container_ports) = if meta.labels.contains_key(names::SHARED_LABEL) {
+            shared_and_own(declared, pod_id.as_deref())
+        } else {
+            (Vec::new(), declared.collect())
+        };
         let named = !spec.hostname.is_empty() && !spec.subdomain.is_empty();
         Self {
-            pod_id: meta.take_label(names::POD_ID_LABEL),
+            pod_id,
             ports: meta.take_annotation(names::PORTS_ANNOTATION),
             class: meta.take_annotation(names::CLASS_ANNOTATION),
             await_address: meta.take_annotation(names::AWAIT_ANNOTATION),
@@ -172,7 +201,8 @@ impl From<Raw> for Pod {
             uid: meta.uid,
             labels: meta.labels,
             owner: meta.owner_references.into_iter().find(|o| o.controller),
-            container_ports: spec.containers.into_iter().chain(sidecars).flat_map(|c| c.ports).collect(),
+            container_ports,
+            shared_ports,
             host_network: spec.host_network,
             node: Some(spec.node_name).filter(|n| !n.is_empty()),
             dns: named.then_some((spec.hostname, spec.subdomain)),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::{Meta, Protocol};
 use crate::names::{self, Key};
 use crate::settings::Exposure;
+use crate::shared::SharedSlot;
 
 /// A Service with our managed-by label.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -31,6 +32,8 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
+    /// The slots its ports are, where it is a shared one.
+    pub shares: Vec<SharedSlot>,
     /// Port name and node port, of type NodePort only.
     pub node_ports: Vec<(String, u16)>,
     /// `spec.loadBalancerClass`.
@@ -82,6 +85,7 @@ impl Service {
     /// How it exposes its slots.
     pub fn exposure(&self) -> Exposure {
         match self.annotations.get(names::EXPOSURE_ANNOTATION).map(String::as_str) {
+            _ if self.shared_index().is_some() => Exposure::Shared,
             Some("nodePort") => Exposure::NodePort,
             _ => Exposure::Dedicated,
         }
@@ -89,7 +93,18 @@ impl Service {
 
     /// How many slots it holds.
     pub fn slots(&self) -> usize {
-        1
+        if self.exposure() == Exposure::Shared { self.shares.len() } else { 1 }
+    }
+
+    /// Its number among the shared Services of its cluster, where it is one: label and name agree.
+    pub fn shared_index(&self) -> Option<u32> {
+        shared_index(&self.labels, &self.key.name)
+    }
+
+    /// Whether its selector is that of a shared one: pods that carry shared names, of its own cluster.
+    pub fn selects_sharers(&self) -> bool {
+        self.selector.len() == 1
+            && self.selector.get(names::SHARED_LABEL).map(String::as_str) == self.cluster()
     }
 
     /// The class it was made with.
@@ -113,6 +128,11 @@ impl Service {
     }
 }
 
+fn shared_index(labels: &BTreeMap<String, String>, name: &str) -> Option<u32> {
+    let index = labels.get(names::SHARED_SERVICE_LABEL)?.parse().ok()?;
+    (name == names::shared_service(labels.get(names::CLUSTER_LABEL)?, index)).then_some(index)
+}
+
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServicePort {
@@ -124,6 +144,8 @@ pub struct ServicePort {
     pub port: u16,
     /// Container port number; 0 where the Service names a port instead.
     pub target: u16,
+    /// Container port name; empty where the Service has a number.
+    pub target_name: String,
 }
 
 /// One ingress point of a load balancer.
@@ -141,7 +163,12 @@ pub struct Ingress {
 impl Ingress {
     /// What the load balancer says is wrong with a port, as `8080/TCP: reason`.
     pub fn error(&self) -> Option<String> {
-        self.ports.iter().find_map(|p| {
+        self.error_among(|_| true)
+    }
+
+    /// The same for some outside ports only.
+    pub fn error_among(&self, concerns: impl Fn(u16) -> bool) -> Option<String> {
+        self.ports.iter().filter(|p| concerns(p.port)).find_map(|p| {
             let error = p.error.as_deref().filter(|e| !e.is_empty())?;
             Some(format!("{}/{}: {error}", p.port, p.protocol))
         })
@@ -213,7 +240,8 @@ struct RawLoadBalancer {
 impl From<RawPort> for ServicePort {
     fn from(raw: RawPort) -> Self {
         let target = raw.target_port.as_u64().and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
-        Self { name: raw.name, protocol: raw.protocol, port: raw.port, target }
+        let target_name = raw.target_port.as_str().unwrap_or_default().to_owned();
+        Self { name: raw.name, protocol: raw.protocol, port: raw.port, target, target_name }
     }
 }
 
@@ -228,7 +256,9 @@ impl From<Raw> for Service {
         };
         let mut ports: Vec<ServicePort> = spec.ports.into_iter().map(Into::into).collect();
         ports.sort();
+        let shared = shared_index(&meta.labels, &meta.name).is_some();
         Self {
+            shares: if shared { SharedSlot::read(&ports) } else { Vec::new() },
             key: meta.key(),
             version: meta.version(),
             created: meta.created(),

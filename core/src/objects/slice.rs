@@ -39,6 +39,9 @@ pub struct Endpoint {
 /// One port of a slice.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct SlicePort {
+    /// The Service's name of the port.
+    #[serde(default)]
+    pub name: String,
     /// Container port; absent means all ports.
     #[serde(default)]
     pub port: Option<u16>,

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use super::memory::Memory;
-use crate::claim::{Claim, Rank, Slots, Stage};
+use super::memory::{Memory, creation_key, share_key};
+use super::sharing::{Draft, Drafts};
+use crate::claim::{self, Claim, Rank, Slots, Stage};
 use crate::limits::Counts;
 use crate::names::{self, Key};
 use crate::objects::Service;
 use crate::reason::{Code, Reason};
 use crate::settings::{Class, DEFAULT_CLASS, Exposure};
+use crate::shared::SharedSlot;
 use crate::state::State;
 
 /// A slot as it will be when the writes under way are done.
@@ -22,10 +24,12 @@ pub(super) struct Slot<'a> {
     service: Option<&'a Service>,
     /// A write to it is under way.
     busy: bool,
-    /// The identity it routes to.
+    /// The identity it routes to, or a token of shared names.
     bound_to: Option<String>,
-    /// The pod name it is kept for.
+    /// The pod name it is kept for, or the token of its shared names.
     kept_for: Option<String>,
+    /// Its ports on a shared Service, and the number of that.
+    share: Option<(u32, SharedSlot)>,
 }
 
 impl<'a> Slot<'a> {
@@ -33,31 +37,66 @@ impl<'a> Slot<'a> {
     pub(super) fn settled(&self) -> Option<&'a Service> {
         self.service.filter(|s| !self.busy && !s.terminating)
     }
+
+    /// Number of the shared Service it is on.
+    pub(super) fn home(&self) -> Option<u32> {
+        self.share.as_ref().map(|(home, _)| *home)
+    }
+
+    /// What it is free under.
+    pub(super) fn free_key(&self) -> Option<Key> {
+        let service = &self.service?.key;
+        Some(if self.share.is_some() { share_key(service, self.number) } else { service.clone() })
+    }
+
+    /// Of a shared Service as it is, or will be.
+    pub(super) fn shared(draft: &Draft<'a>, share: &SharedSlot) -> Self {
+        let leads = !share.blocked && draft.service.is_none_or(|s| draft.busy || s.selects_sharers());
+        Self {
+            number: share.number,
+            exposure: Exposure::Shared,
+            service: draft.service,
+            busy: draft.busy,
+            bound_to: leads.then(|| share.token.clone()),
+            kept_for: Some(share.token.clone()),
+            share: Some((draft.index, share.clone())),
+        }
+    }
 }
 
 /// Whether another pod than the one it is kept for may have it: nobody comes back for an anonymous pod's.
 fn is_up_for_grabs(slot: &Slot<'_>) -> bool {
-    slot.bound_to.as_deref().is_some_and(names::is_anonymous)
+    match &slot.share {
+        Some((_, share)) => share.anonymous,
+        None => slot.bound_to.as_deref().is_some_and(names::is_anonymous),
+    }
 }
 
 /// A cluster's slots by number.
-pub(super) fn slots<'a>(state: &'a State, memory: &Memory, cluster: &Key) -> BTreeMap<u32, Slot<'a>> {
+pub(super) fn slots<'a>(
+    state: &'a State,
+    memory: &Memory,
+    cluster: &Key,
+    drafts: &mut Drafts<'a>,
+) -> BTreeMap<u32, Slot<'a>> {
     let found = Slots::of(state, cluster);
-    let seen = found.iter().map(|(number, service)| {
-        let pending = memory.pending(&service.key);
-        let desired = pending.and_then(|p| p.desired.as_ref());
-        let slot = Slot {
-            number,
-            exposure: desired.map_or(service.exposure(), |d| d.exposure),
-            service: Some(service),
-            busy: pending.is_some(),
-            bound_to: desired.map_or(service.bound_to().map(str::to_owned), |d| d.pod_id.clone()),
-            kept_for: desired.map_or(service.kept_for().map(str::to_owned), |d| Some(d.pod.clone())),
-        };
-        (number, slot)
-    });
+    let seen =
+        found.all().iter().filter(|s| s.share.is_none()).map(|&claim::Slot { number, service, .. }| {
+            let pending = memory.pending(&service.key);
+            let desired = pending.and_then(|p| p.desired.as_ref());
+            let slot = Slot {
+                number,
+                exposure: desired.map_or(service.exposure(), |d| d.exposure),
+                service: Some(service),
+                busy: pending.is_some(),
+                bound_to: desired.map_or(service.bound_to().map(str::to_owned), |d| d.pod_id.clone()),
+                kept_for: desired.map_or(service.kept_for().map(str::to_owned), |d| Some(d.pod.clone())),
+                share: None,
+            };
+            (number, slot)
+        });
     let mut slots: BTreeMap<u32, Slot<'a>> = seen.collect();
-    for (_, desired) in memory.creating(cluster) {
+    for (_, desired) in memory.creating(cluster).filter(|(_, d)| d.exposure != Exposure::Shared) {
         slots.entry(desired.slot).or_insert_with(|| Slot {
             number: desired.slot,
             exposure: desired.exposure,
@@ -65,7 +104,13 @@ pub(super) fn slots<'a>(state: &'a State, memory: &Memory, cluster: &Key) -> BTr
             busy: true,
             bound_to: desired.pod_id.clone(),
             kept_for: Some(desired.pod.clone()),
+            share: None,
         });
+    }
+    for draft in drafts.values_mut() {
+        // a number that is there twice: only one of them is a slot, and the other leaves the Service
+        draft.slots.retain(|number, _| !slots.contains_key(number));
+        slots.extend(draft.slots.iter().map(|(number, share)| (*number, Slot::shared(draft, share))));
     }
     slots
 }
@@ -77,6 +122,8 @@ pub(super) struct NewSlot {
     pub(super) claim: usize,
     pub(super) number: u32,
     pub(super) exposure: Exposure,
+    /// It needs a load balancer of its own, or another shared one.
+    balancer: bool,
 }
 
 /// The outcome: indexes into the claims, and slot numbers. A pod that moves holds one slot and gets another.
@@ -117,9 +164,19 @@ fn rank(slot: &Slot<'_>, claim: &Claim<'_>) -> Rank {
     Rank {
         // one that is being made has no address yet
         stage: slot.service.map_or(Stage::Waiting, |s| Stage::of(s, exposures)),
-        other_name: slot.kept_for.as_deref() != Some(&*claim.pod.key.name),
+        other_name: claim.names().all(|name| slot.kept_for.as_deref() != Some(name)),
         number: slot.number,
     }
+}
+
+fn is_one<'t>(text: Option<&str>, mut of: impl Iterator<Item = &'t str>) -> bool {
+    text.is_some_and(|text| of.any(|t| t == text))
+}
+
+/// Whether two slots are kept for the same pod.
+fn is_kept_alike(one: &Slot<'_>, other: &Slot<'_>, claim: &Claim<'_>) -> bool {
+    let own = |s: &Slot<'_>| claim.names().any(|name| s.kept_for.as_deref() == Some(name));
+    one.kept_for == other.kept_for || own(one) && own(other)
 }
 
 /// Whether a slot may still become better than the one that is held.
@@ -138,6 +195,7 @@ struct Desk<'p, 'a> {
     memory: &'p mut Memory,
     cluster: &'p Key,
     slots: &'p BTreeMap<u32, Slot<'a>>,
+    drafts: &'p mut Drafts<'a>,
     by_id: Numbers<'p>,
     by_name: Numbers<'p>,
     /// Numbers of slots that are to be made.
@@ -149,12 +207,13 @@ struct Desk<'p, 'a> {
 }
 
 /// Serves the claims, oldest pod first.
-pub(super) fn assign(
+pub(super) fn assign<'a>(
     state: &State,
     memory: &mut Memory,
     cluster: &Key,
     claims: &[Claim<'_>],
-    slots: &BTreeMap<u32, Slot<'_>>,
+    slots: &BTreeMap<u32, Slot<'a>>,
+    drafts: &mut Drafts<'a>,
     turn: Turn,
 ) -> Assignment {
     let result = Assignment { free: slots.keys().copied().collect(), ..Assignment::default() };
@@ -165,6 +224,7 @@ pub(super) fn assign(
         memory,
         cluster,
         slots,
+        drafts,
         by_id,
         by_name,
         planned: HashSet::new(),
@@ -212,25 +272,29 @@ impl Desk<'_, '_> {
     /// Whether a pod has its slot already: the one bound to its identity, or the one kept for its name that routes to
     /// nobody because several pods claimed the identity.
     fn holds(&mut self, index: usize, claim: &Claim<'_>) -> bool {
-        let Some(id) = claim.pod_id else { return false };
-        let name = &*claim.pod.key.name;
         let free = |s: &&Slot<'_>| self.result.free.contains(&s.number);
-        let bound = self.slots.values().filter(|s| s.bound_to.as_deref() == Some(id));
-        let blocked =
-            self.slots.values().filter(|s| s.bound_to.is_none() && s.kept_for.as_deref() == Some(name));
+        let bound = self.slots.values().filter(|s| is_one(s.bound_to.as_deref(), claim.keys()));
+        let blocked = self
+            .slots
+            .values()
+            .filter(|s| s.bound_to.is_none() && is_one(s.kept_for.as_deref(), claim.names()));
         let best = |slots: &mut dyn Iterator<Item = &Slot<'_>>| {
             slots.filter(free).min_by_key(|s| rank(s, claim)).map(|s| s.number)
         };
         let best = best(&mut bound.into_iter()).or_else(|| best(&mut blocked.into_iter()));
-        if let Some(number) = best {
-            self.hold(index, number);
-        }
-        best.is_some()
+        best.is_some_and(|number| self.hold(index, claim, number))
     }
 
-    fn hold(&mut self, index: usize, number: u32) {
+    /// Gives a pod a slot there is; on a shared Service, where there is room for its ports.
+    fn hold(&mut self, index: usize, claim: &Claim<'_>, number: u32) -> bool {
+        if let Some((home, _)) = &self.slots[&number].share
+            && !self.drafts.get_mut(home).is_some_and(|draft| draft.hold(number, claim))
+        {
+            return false;
+        }
         self.result.free.remove(&number);
         self.result.held.push((index, number));
+        true
     }
 
     /// Further slots of the same name bound to an identity that has one already: two external addresses of one pod. One
@@ -238,9 +302,12 @@ impl Desk<'_, '_> {
     /// what it waits for.
     fn free_surplus(&mut self, claim: &Claim<'_>, number: u32) {
         let held = &self.slots[&number];
-        let is_twin = |s: &&Slot<'_>| s.kept_for == held.kept_for && !is_hope(s, held, claim);
-        let Some(id) = held.bound_to.as_deref() else { return };
-        let twins = self.among(&self.by_id, id).filter(is_twin).map(|s| s.number);
+        let is_twin = |s: &&Slot<'_>| is_kept_alike(s, held, claim) && !is_hope(s, held, claim);
+        if held.bound_to.is_none() {
+            return;
+        }
+        let twins =
+            claim.keys().flat_map(|key| self.among(&self.by_id, key)).filter(is_twin).map(|s| s.number);
         let free: Vec<u32> = twins.filter(|n| self.result.free.contains(n)).collect();
         self.result.surplus.extend(free);
     }
@@ -248,11 +315,12 @@ impl Desk<'_, '_> {
     /// A pod leaves its slot where its class does not know the exposure any more, once it was made again; and where the
     /// address has not come in time. The new address comes first.
     fn move_on(&mut self, index: usize, claim: &Claim<'_>, number: u32) {
-        let Some((demand, id)) = claim.granted() else { return };
+        let Some((demand, _)) = claim.granted() else { return };
         let held = &self.slots[&number];
         let Some(service) = held.settled() else { return };
-        let alone = self.among(&self.by_id, id).filter(|s| s.kept_for == held.kept_for).count() == 1;
-        if !alone || claim.contested || claim.pod.terminating {
+        let alike = claim.keys().flat_map(|key| self.among(&self.by_id, key));
+        let alone = alike.filter(|s| is_kept_alike(s, held, claim)).count() == 1;
+        if !alone || claim.is_contested(held.exposure) || claim.pod.terminating {
             return;
         }
         let exposures = &demand.class.exposure;
@@ -310,31 +378,63 @@ impl Desk<'_, '_> {
         patient: bool,
     ) -> Result<(), Reason> {
         let Some((demand, id)) = claim.granted() else { return Ok(()) };
-        let name = &*claim.pod.key.name;
+        let shared = exposure == Exposure::Shared;
+        if shared && claim.share.as_ref().is_none_or(|s| !s.fits(demand.class)) {
+            return Err(Code::CannotShare.into());
+        }
         let anonymous = names::is_anonymous(id);
-        let fits = |s: &Slot<'_>| s.exposure == exposure;
-        let kept =
-            self.among(&self.by_name, name).find(|s| fits(s) && self.is_available(s)).map(|s| s.number);
+        // shared Services have the ports and the fields of one class
+        let fits = |s: &Slot<'_>| {
+            s.exposure == exposure
+                && (!shared || s.service.and_then(|s| s.class()) == Some(demand.class_name))
+        };
+        let kept = claim.names().find_map(|name| {
+            self.among(&self.by_name, name).find(|s| fits(s) && self.is_available(s)).map(|s| s.number)
+        });
         let rested = || if anonymous { self.longest_free(|s| fits(s) && is_up_for_grabs(s)) } else { None };
-        if let Some(number) = kept.or_else(rested) {
-            self.hold(index, number);
-            return Ok(());
-        }
-        if let Some(reason) = self.limit(demand.class_name, demand.class, exposure) {
-            let number = self.longest_free(fits).ok_or(reason)?;
-            self.hold(index, number);
-            return Ok(());
-        }
-        let number = self.number_for(name, anonymous).ok_or(Code::NameTaken)?;
-        let key = Key::new(self.cluster.namespace.clone(), names::slot_service(&self.cluster.name, number));
-        if let Some(refusal) =
-            self.memory.refusal(&super::memory::creation_key(&key, exposure)).filter(|_| patient)
+        if let Some(number) = kept.or_else(rested)
+            && self.hold(index, claim, number)
         {
+            return Ok(());
+        }
+        let home = if shared { Some(self.home(claim)?) } else { None };
+        let balancer = match home {
+            Some(home) => !self.drafts.contains_key(&home),
+            None => exposure == Exposure::Dedicated,
+        };
+        if let Some(reason) = self.limit(demand.class_name, demand.class, exposure, balancer) {
+            let number = self.longest_free(fits).ok_or_else(|| reason.clone())?;
+            return if self.hold(index, claim, number) { Ok(()) } else { Err(reason) };
+        }
+        let number = self.number_for(&claim.pod.key.name, anonymous).ok_or(Code::NameTaken)?;
+        let service = match home {
+            Some(home) => names::shared_service(&self.cluster.name, home),
+            None => names::slot_service(&self.cluster.name, number),
+        };
+        let key = Key::new(self.cluster.namespace.clone(), service);
+        if let Some(refusal) = self.memory.refusal(&creation_key(&key, exposure)).filter(|_| patient) {
             return Err(refusal.clone());
         }
+        if let Some(home) = home {
+            let draft = self.drafts.entry(home).or_insert_with(|| Draft::new(home, key, demand));
+            draft.put(number, claim);
+        }
         self.planned.insert(number);
-        self.result.new.push(NewSlot { claim: index, number, exposure });
+        self.result.new.push(NewSlot { claim: index, number, exposure, balancer });
         Ok(())
+    }
+
+    /// The shared Service with room for a pod: the first of its class, else a new one.
+    fn home(&self, claim: &Claim<'_>) -> Result<u32, Reason> {
+        let with_room = self.drafts.iter().find(|(_, draft)| draft.has_room(claim)).map(|(home, _)| *home);
+        let is_new = |home: &u32| {
+            let name = names::shared_service(&self.cluster.name, *home);
+            let key = Key::new(self.cluster.namespace.clone(), name);
+            !self.drafts.contains_key(home)
+                && self.state.service(&key).is_none()
+                && !self.memory.is_taken(&key)
+        };
+        with_room.or_else(|| (0..=1000).find(is_new)).ok_or_else(|| Code::NameTaken.into())
     }
 
     fn refuse(&mut self, index: usize, reason: Reason) {
@@ -368,30 +468,29 @@ impl Desk<'_, '_> {
         let class = service.annotations.get(names::SLOT_CLASS_ANNOTATION).and_then(|c| settings.class(c));
         let rest =
             class.or_else(|| settings.class(DEFAULT_CLASS)).map_or(Duration::ZERO, |c: &Class| c.reuse_after);
-        Some(self.memory.known_free_since(&service.key).unwrap_or(self.turn.now) + rest)
+        Some(self.memory.known_free_since(&slot.free_key()?).unwrap_or(self.turn.now) + rest)
     }
 
     /// The limit that forbids a further slot. What is being made counts as made.
-    fn limit(&self, class_name: &str, class: &Class, exposure: Exposure) -> Option<Reason> {
+    fn limit(&self, class_name: &str, class: &Class, exposure: Exposure, balancer: bool) -> Option<Reason> {
         let of_cluster = self.slots.values().filter(|s| s.exposure == exposure).count();
         let mut counts = Counts::of(self.state, self.cluster, class_name, exposure, of_cluster);
         for creating in self.memory.all_creating() {
             let balancer = creating.exposure != Exposure::NodePort;
             let here = creating.key.namespace == self.cluster.namespace && creating.exposure == exposure;
-            counts.namespace += usize::from(here);
+            counts.namespace += if here { creating.slots() } else { 0 };
             counts.class += usize::from(balancer && creating.class == class_name);
             counts.installation += usize::from(balancer);
         }
         for new in &self.result.new {
-            let balancer = new.exposure != Exposure::NodePort;
             let same = usize::from(new.exposure == exposure);
             counts.cluster += same;
             counts.namespace += same;
             // pods of another class in the same cluster wait for the next look
-            counts.class += usize::from(balancer);
-            counts.installation += usize::from(balancer);
+            counts.class += usize::from(new.balancer);
+            counts.installation += usize::from(new.balancer);
         }
-        counts.forbids_slot(&self.state.settings().limits, class, exposure != Exposure::NodePort)
+        counts.forbids_slot(&self.state.settings().limits, class, balancer)
     }
 
     /// The number of a new slot: a named pod's ordinal where it is free, else the lowest free one.
@@ -420,11 +519,11 @@ impl Desk<'_, '_> {
 
     fn note_free(&mut self) {
         for slot in self.slots.values() {
-            let Some(service) = slot.service else { continue };
+            let Some(key) = slot.free_key() else { continue };
             if self.result.free.contains(&slot.number) {
-                self.memory.free_since(&service.key, self.turn.now);
+                self.memory.free_since(&key, self.turn.now);
             } else {
-                self.memory.is_used(&service.key);
+                self.memory.is_used(&key);
             }
         }
     }

@@ -89,8 +89,21 @@ pub(super) fn pod_key(uid: &str) -> Key {
 /// What a Service to be created rests under: by node ports it may be possible where a load balancer is refused.
 pub(super) fn creation_key(service: &Key, exposure: Exposure) -> Key {
     match exposure {
-        Exposure::Dedicated => service.clone(),
-        other => Key::new(service.namespace.clone(), format!("{} {other}", service.name)),
+        Exposure::Dedicated | Exposure::Shared => service.clone(),
+        Exposure::NodePort => Key::new(service.namespace.clone(), format!("{} by node ports", service.name)),
+    }
+}
+
+/// What a slot on a shared Service is free under.
+pub(super) fn share_key(service: &Key, slot: u32) -> Key {
+    Key::new(service.namespace.clone(), format!("{}/{slot}", service.name))
+}
+
+/// The Service of a slot, from what it is free under.
+fn service_of(key: &Key) -> Key {
+    match key.name.split_once('/') {
+        Some((service, _)) => Key::new(key.namespace.clone(), service),
+        None => key.clone(),
     }
 }
 
@@ -110,7 +123,7 @@ impl Memory {
                 state.pod(&l.pod).is_none_or(|p| p.uid != *uid || p.pod_id.as_ref() == Some(&l.pod_id));
             !done && l.until > now
         });
-        self.free.retain(|key, _| state.service(key).is_some());
+        self.free.retain(|key, _| state.service(&service_of(key)).is_some());
         self.dialled.retain(|key, _| state.service(key).is_some());
         self.taken.retain(|_, t| t.until > now);
         self.resting.retain(|_, r| r.until + BACKOFF_REFUSED > now);

@@ -1,6 +1,7 @@
 //! Events: what somebody has to act on, told on the pod and on its owner.
 
 use super::memory::creation_key;
+use super::sharing::Drafts;
 use super::{Assignment, ClusterPlan};
 use crate::action::{Action, Event};
 use crate::claim::Claim;
@@ -10,14 +11,17 @@ use crate::reason::{Code, Reason};
 use crate::settings::Exposure;
 
 impl ClusterPlan<'_> {
-    pub(super) fn notify(&mut self, claims: &[Claim<'_>], assignment: &Assignment) {
+    pub(super) fn notify(&mut self, claims: &[Claim<'_>], assignment: &Assignment, drafts: &Drafts<'_>) {
         for (index, claim) in claims.iter().enumerate() {
             let refused =
                 assignment.refused.iter().find(|(i, _)| *i == index).map(|(_, reason)| reason.clone());
             let slot = assignment.slot_of(index);
             let standing = claim.demand.as_ref().err().cloned().or(refused);
-            let reasons: Vec<Reason> =
-                standing.into_iter().chain(self.of_slot(claim, slot)).chain(self.of_pod(claim)).collect();
+            let reasons: Vec<Reason> = standing
+                .into_iter()
+                .chain(self.of_slot(claim, slot, drafts))
+                .chain(self.of_pod(claim))
+                .collect();
             for reason in reasons.into_iter().filter(|r| r.code.needs_attention()) {
                 self.tell(claim.pod, &reason);
             }
@@ -26,13 +30,14 @@ impl ClusterPlan<'_> {
     }
 
     /// Reasons of a pod's slot that the state or the writer gives.
-    fn of_slot(&self, claim: &Claim<'_>, slot: Option<u32>) -> Vec<Reason> {
+    fn of_slot(&self, claim: &Claim<'_>, slot: Option<u32>, drafts: &Drafts<'_>) -> Vec<Reason> {
         let Some(number) = slot else { return Vec::new() };
-        let key = self.slot_key(number);
+        let key = self.slot_key(number, drafts);
         let objects = [Exposure::Dedicated, Exposure::NodePort].map(|e| creation_key(&key, e));
         let mut reasons: Vec<Reason> =
             objects.iter().filter_map(|o| self.memory.refusal(o)).cloned().collect();
-        if claim.contested {
+        let exposure = self.state.service(&key).map_or(Exposure::Dedicated, |s| s.exposure());
+        if claim.is_contested(exposure) {
             reasons.push(Reason::new(Code::DuplicateIdentity, claim.pod_id.unwrap_or_default()));
         }
         if let Some(service) = self.state.service(&key) {
@@ -53,8 +58,11 @@ impl ClusterPlan<'_> {
         self.memory.refusal(&super::memory::pod_key(&claim.pod.uid)).cloned()
     }
 
-    fn slot_key(&self, number: u32) -> Key {
-        Key::new(self.cluster.namespace.clone(), names::slot_service(&self.cluster.name, number))
+    /// The Service a slot is on.
+    fn slot_key(&self, number: u32, drafts: &Drafts<'_>) -> Key {
+        let own = || names::slot_service(&self.cluster.name, number);
+        let shared = drafts.values().find(|d| d.slots.contains_key(&number));
+        shared.map_or_else(|| Key::new(self.cluster.namespace.clone(), own()), |d| d.key.clone())
     }
 
     /// Services that are not ours under names of this cluster's slots, told on the oldest pod that may want one.
@@ -63,7 +71,11 @@ impl ClusterPlan<'_> {
         let taken: Vec<String> = self
             .memory
             .taken(&self.cluster.namespace)
-            .filter(|k| k.name.strip_prefix(&prefix).is_some_and(|n| n.parse::<u32>().is_ok()))
+            .filter(|k| {
+                k.name
+                    .strip_prefix(&prefix)
+                    .is_some_and(|n| n.strip_prefix("shared-").unwrap_or(n).parse::<u32>().is_ok())
+            })
             .map(|k| k.name.to_string())
             .collect();
         let Some(claim) = claims.iter().find(|c| c.demand.is_ok()) else { return };

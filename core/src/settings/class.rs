@@ -72,6 +72,14 @@ fn check(field: &Field<'_>, class: &Class, findings: &mut Findings) {
              address, and a node without the right pod would drop its clients";
         findings.report(field, rule, "leave externalTrafficPolicy out, or shared");
     }
+    if class.exposure.contains(&Exposure::Shared)
+        && class.exposure.contains(&Exposure::Dedicated)
+        && class.service.load_balancer_ip.as_deref().is_some_and(|ip| ip.contains("{slot}"))
+    {
+        let rule = "loadBalancerIP with {slot} cannot go with exposures dedicated and shared both: a slot and a shared \
+             load balancer may have the same number, and would ask for one address";
+        findings.report(field, rule, "leave one of the exposures out, or let the load balancer choose");
+    }
     for (name, rule, remedy) in not_available(class) {
         let place = field.entries(findings).into_iter().find(|(n, _)| n.text == name);
         let field = place.map_or_else(|| field.clone(), |(_, field)| field);
@@ -84,10 +92,6 @@ fn not_available(class: &Class) -> Vec<(&'static str, &'static str, &'static str
     let service = &class.service;
     let templates = service.annotations.values().chain(&service.load_balancer_ip);
     let rules = [
-        (
-            class.exposure.contains(&Exposure::Shared),
-            ("exposure", "shared is", "write exposure: [dedicated]"),
-        ),
         (
             !class.addresses.is_empty(),
             ("addresses", "static addresses are", "leave addresses out: the load balancer chooses"),

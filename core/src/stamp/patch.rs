@@ -4,36 +4,55 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use super::review::{Entries, Metadata};
+use super::ports::{self, Named};
+use super::review::{Entries, Metadata, PodObject};
 
 /// Our keys as they shall be, sorted; every other key under the reserved prefix goes.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) labels: BTreeMap<Cow<'static, str>, String>,
     pub(super) annotations: BTreeMap<Cow<'static, str>, String>,
+    /// Container ports under shared names.
+    pub(super) ports: Vec<Named>,
 }
 
 /// One operation. `add` replaces what is there, so no case needs `replace`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
-enum Operation<'a> {
+pub(super) enum Operation<'a> {
     Add { path: String, value: Added<'a> },
     Remove { path: String },
 }
 
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Added<'a> {
-    One(&'a str),
-    Map(&'a BTreeMap<Cow<'static, str>, String>),
+impl Operation<'_> {
+    pub(super) fn json(path: &str, value: Value) -> Self {
+        Self::Add { path: path.to_owned(), value: Added::Json(value) }
+    }
 }
 
-/// The patch from `metadata` to `wanted` as JSON; `None` where nothing is to be done.
-pub(super) fn patch(metadata: &Metadata<'_>, wanted: &Wanted) -> Option<Vec<u8>> {
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Added<'a> {
+    One(&'a str),
+    Map(&'a BTreeMap<Cow<'static, str>, String>),
+    Json(Value),
+}
+
+/// The patch from a pod to `wanted` as JSON; `None` where nothing is to be done. Without `pod` its spec is left alone.
+pub(super) fn patch(
+    metadata: &Metadata<'_>,
+    pod: Option<&PodObject<'_>>,
+    wanted: &Wanted,
+) -> Option<Vec<u8>> {
     let mut operations = Vec::new();
     change_map("labels", metadata.labels.as_ref(), &wanted.labels, &mut operations);
     change_map("annotations", metadata.annotations.as_ref(), &wanted.annotations, &mut operations);
+    if let Some(pod) = pod {
+        let copied = metadata.label(crate::names::SHARED_LABEL).is_some();
+        ports::change(pod, &wanted.ports, copied, &mut operations);
+    }
     if operations.is_empty() {
         return None;
     }

@@ -258,6 +258,35 @@ impl PodObject<'_> {
     }
 }
 
+/// Place in its list, name, number and protocol.
+pub(super) type PlacedPort<'p> = (usize, &'p str, u16, Protocol);
+
+impl PodObject<'_> {
+    /// The ports of each container, last first, with the container's path.
+    pub(super) fn ports_by_container(&self) -> Vec<(String, Vec<PlacedPort<'_>>)> {
+        let Some(spec) = &self.spec else { return Vec::new() };
+        let lists = [("containers", &spec.containers), ("initContainers", &spec.init_containers)];
+        let mut found = Vec::new();
+        for (list, containers) in lists {
+            for (index, container) in containers.iter().flatten().enumerate() {
+                let ports = container.ports.as_deref().unwrap_or_default().iter().enumerate().rev();
+                let placed = ports.filter_map(|(place, port)| {
+                    let name = text(port.name.as_ref());
+                    port.declared().map(|p| (place, name, p.number, p.protocol))
+                });
+                found.push((format!("/spec/{list}/{index}"), placed.collect()));
+            }
+        }
+        found
+    }
+
+    /// Whether the first container has a list of ports to add to.
+    pub(super) fn first_declares_ports(&self) -> bool {
+        let first = self.spec.as_ref().and_then(|s| s.containers.as_ref()?.first());
+        first.is_some_and(|c| c.ports.is_some())
+    }
+}
+
 impl Port<'_> {
     fn declared(&self) -> Option<ContainerPort> {
         let number = u16::try_from(self.number?).ok().filter(|n| *n > 0)?;

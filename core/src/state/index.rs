@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::names::Key;
+use crate::names::{self, Key};
 use crate::objects::{Pod, Protocol, Service, Slice};
 use crate::settings::Exposure;
+use crate::shared;
 
 /// One external address (or host name) and port.
 pub(super) type ExternalPoint = (String, u16, Protocol);
@@ -23,6 +24,8 @@ pub(super) struct Index {
     pub(super) clusters: BTreeMap<Key, Members>,
     /// By namespace and identity: pods that have not ended.
     pub(super) identities: HashMap<Key, BTreeSet<Key>>,
+    /// By namespace, cluster and token: pods that have not ended and that its shared Services may select.
+    pub(super) sharers: HashMap<(Key, String), BTreeSet<Key>>,
     /// By address: pods that have not ended and have an address of their own.
     pub(super) internal: HashMap<IpAddr, BTreeSet<Key>>,
     /// By external address and port: Services.
@@ -76,6 +79,16 @@ impl Index {
                 &pod.key,
                 present,
             ));
+        }
+        if let Some(cluster) = pod.labels.get(names::SHARED_LABEL) {
+            let cluster = Key::new(pod.key.namespace.clone(), cluster.as_str());
+            let tokens: BTreeSet<&str> =
+                pod.shared_ports.iter().filter_map(|p| Some(shared::token_of(&p.name)?.0)).collect();
+            for token in tokens {
+                let place = (cluster.clone(), token.to_owned());
+                touched.pods.extend(set(&mut self.sharers, &place, &pod.key, present));
+            }
+            touched.clusters.push(cluster);
         }
         if !pod.host_network {
             for ip in &pod.ips {

@@ -32,7 +32,13 @@ fn slot(number: u32) -> SlotService {
         class: "default".into(),
         pod: format!("db-{number}"),
         pod_id: Some(format!("db.db-{number}")),
-        ports: vec![ServicePort { name: "p".into(), protocol: Protocol::Tcp, port: 1, target: 1 }],
+        ports: vec![ServicePort {
+            name: "p".into(),
+            protocol: Protocol::Tcp,
+            port: 1,
+            target: 1,
+            target_name: String::new(),
+        }],
         template: ServiceTemplate::default(),
     }
 }
