@@ -3,6 +3,8 @@
 //! Every action carries the precondition it was planned from, so that a deposed leader or a late cache cannot do
 //! damage: the API server answers 409 and the plan is made again.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::names::{self, Key};
@@ -56,6 +58,19 @@ pub enum Action {
         /// The identity.
         pod_id: String,
     },
+    /// JSON patch that tests the UID, tells a pod its address and lifts our scheduling gate, nobody else's.
+    LiftGate {
+        /// Which.
+        key: Key,
+        /// UID it was planned from.
+        uid: String,
+        /// Place of our gate as it was seen; tested by name.
+        gate: usize,
+        /// Annotations with their values; `None` takes one away.
+        annotations: BTreeMap<String, Option<String>>,
+        /// The resource version it was planned from, where the pod had no annotations to add to: tested as well.
+        bare: Option<u64>,
+    },
     /// Tells people. Its name is made from object and reason, so that a second leader does not repeat it.
     RecordEvent(Event),
 }
@@ -66,7 +81,7 @@ impl Action {
         match self {
             Self::CreateService(desired) | Self::UpdateService { desired, .. } => Some(&desired.key),
             Self::AnnotateService { key, .. } | Self::DeleteService { key, .. } => Some(key),
-            Self::LabelPod { .. } | Self::RecordEvent(_) => None,
+            Self::LabelPod { .. } | Self::LiftGate { .. } | Self::RecordEvent(_) => None,
         }
     }
 
@@ -78,6 +93,7 @@ impl Action {
             Self::AnnotateService { .. } => "annotate_service",
             Self::DeleteService { .. } => "delete_service",
             Self::LabelPod { .. } => "label_pod",
+            Self::LiftGate { .. } => "lift_gate",
             Self::RecordEvent(_) => "record_event",
         }
     }
@@ -97,11 +113,40 @@ impl Action {
             }),
             Self::LabelPod { uid, pod_id, .. } => json!([
                 {"op": "test", "path": "/metadata/uid", "value": uid},
-                {"op": "add", "path": format!("/metadata/labels/{}", names::POD_ID_LABEL.replace('/', "~1")), "value": pod_id},
+                {"op": "add", "path": format!("/metadata/labels/{}", pointer(names::POD_ID_LABEL)), "value": pod_id},
             ]),
+            Self::LiftGate { uid, gate, annotations, bare, .. } => lift(uid, *gate, annotations, *bare),
             Self::RecordEvent(event) => event.manifest(),
         }
     }
+}
+
+fn lift(uid: &str, gate: usize, annotations: &BTreeMap<String, Option<String>>, bare: Option<u64>) -> Value {
+    let gate = format!("/spec/schedulingGates/{gate}");
+    let mut operations = vec![
+        json!({"op": "test", "path": "/metadata/uid", "value": uid}),
+        json!({"op": "test", "path": format!("{gate}/name"), "value": names::ADDRESS_GATE}),
+    ];
+    if let Some(version) = bare {
+        // a map that somebody has made meanwhile would be replaced
+        let version = version.to_string();
+        operations.push(json!({"op": "test", "path": "/metadata/resourceVersion", "value": version}));
+        operations.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
+    }
+    for (key, value) in annotations {
+        let path = format!("/metadata/annotations/{}", pointer(key));
+        operations.push(match value {
+            Some(value) => json!({"op": "add", "path": path, "value": value}),
+            None => json!({"op": "remove", "path": path}),
+        });
+    }
+    operations.push(json!({"op": "remove", "path": gate}));
+    Value::Array(operations)
+}
+
+/// A key as a token of a JSON pointer (RFC 6901); ours hold no `~`.
+fn pointer(key: &str) -> String {
+    key.replace('/', "~1")
 }
 
 /// A warning about an object, for people.

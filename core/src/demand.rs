@@ -109,6 +109,20 @@ pub struct Demand<'s> {
     pub class: &'s Class,
     /// At least one, at most [`PORTS_MAX`]; sorted, names and (port, protocol) unique, outside = inside.
     pub ports: Vec<ServicePort>,
+    /// It waits for its address before it starts.
+    pub waits: bool,
+    /// How its processes are told the address.
+    pub inject: Inject,
+}
+
+/// Ways to give a pod's processes what its annotations say. A process reads them when it starts, so either implies
+/// waiting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inject {
+    /// As environment.
+    pub env: bool,
+    /// As files.
+    pub volume: bool,
 }
 
 /// Reads what a pod asks for, or says why it cannot be exposed.
@@ -123,8 +137,10 @@ pub fn demand<'s>(ask: &Ask, settings: &'s Settings) -> Result<Demand<'s>, Reaso
         .parse::<ClusterName>()
         .map_err(|_| Reason::new(Code::InvalidClusterName, quoted(ask.cluster)))?;
     let (class_name, class) = class_of(ask, settings)?;
-    check_await_and_inject(ask)?;
-    Ok(Demand { class_name, class, ports: service_ports(&wanted_ports(ask)?, ask.container_ports)? })
+    let inject = inject(ask)?;
+    let waits = awaits(ask)?.unwrap_or(class.await_address.enabled) || inject.env || inject.volume;
+    let ports = service_ports(&wanted_ports(ask)?, ask.container_ports)?;
+    Ok(Demand { class_name, class, ports, waits, inject })
 }
 
 fn class_of<'s>(ask: &Ask, settings: &'s Settings) -> Result<(&'s str, &'s Class), Reason> {
@@ -144,21 +160,27 @@ fn class_of<'s>(ask: &Ask, settings: &'s Settings) -> Result<(&'s str, &'s Class
     }
 }
 
-fn check_await_and_inject(ask: &Ask) -> Result<(), Reason> {
-    let invalid = |what: &str, value: &str| {
-        Err(Reason::new(Code::InvalidSettings, format!("{what}: {}", quoted(value))))
-    };
-    if let Some(value) = ask.await_annotation
-        && !matches!(value, "true" | "false")
-    {
-        return invalid("await", value);
+/// Whether the pod says that it waits, or that it does not.
+fn awaits(ask: &Ask) -> Result<Option<bool>, Reason> {
+    match ask.await_annotation {
+        None => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(value) => Err(Reason::new(Code::InvalidSettings, format!("await: {}", quoted(value)))),
     }
-    if let Some(value) = ask.inject_annotation
-        && !value.split(',').all(|part| matches!(part.trim(), "env" | "volume"))
-    {
-        return invalid("inject", value);
+}
+
+fn inject(ask: &Ask) -> Result<Inject, Reason> {
+    let mut inject = Inject::default();
+    let Some(value) = ask.inject_annotation else { return Ok(inject) };
+    for part in value.split(',') {
+        match part.trim() {
+            "env" => inject.env = true,
+            "volume" => inject.volume = true,
+            _ => return Err(Reason::new(Code::InvalidSettings, format!("inject: {}", quoted(value)))),
+        }
     }
-    Ok(())
+    Ok(inject)
 }
 
 /// Port and protocol inside, not yet named.

@@ -113,6 +113,7 @@ fn stranger(pod: &Pod) -> Explanation {
             internal: Internal::default(),
             external: None,
             ports: Vec::new(),
+            told: None,
         },
     };
     explanation.steps = step::steps(&explanation, None);

@@ -33,3 +33,4 @@ pub mod settings;
 pub mod shared;
 pub mod stamp;
 pub mod state;
+pub mod told;

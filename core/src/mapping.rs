@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::claim::{self, Claim, Slots};
+use crate::claim::{self, Claim, Slot, Slots};
 use crate::names::{self, Key};
 use crate::objects::Protocol;
 use crate::reach;
+use crate::reason::Reason;
 use crate::settings::DEFAULT_CLASS;
 use crate::state::State;
+use crate::told::Told;
 
 /// All clusters, by namespace and name.
 pub type Mapping = BTreeMap<Key, Arc<ClusterMapping>>;
@@ -77,6 +79,9 @@ pub struct Entry {
     pub external: Option<External>,
     /// Port pairs.
     pub ports: Vec<PortPair>,
+    /// What the pod was told of its external address, where that is not what the slot has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
 }
 
 /// A pod's addresses inside.
@@ -167,6 +172,21 @@ pub fn kept_by_token(token: &str) -> String {
     format!("shared/{token}")
 }
 
+/// The address that the entry of a claim's pod shows, or why it shows none: what the pod may be told.
+pub fn shown_address(
+    state: &State,
+    cluster: &Key,
+    claim: &Claim<'_>,
+    slots: &Slots<'_>,
+) -> Result<SlotAddress, Reason> {
+    route::shown(state, cluster, claim, slots)
+}
+
+/// The address a slot has, whoever it leads to.
+pub(crate) fn address(slot: &Slot<'_>, claim: &Claim<'_>) -> Result<SlotAddress, Reason> {
+    route::external(slot).map(|external| route::address(slot, Some(claim), external))
+}
+
 /// Addresses of slots kept for names, where their Service exists, has its address and routes to that name's identity.
 pub fn kept_addresses(state: &State, cluster: &Key) -> KeptAddresses {
     let mut kept = KeptAddresses::new();
@@ -181,12 +201,7 @@ pub fn kept_addresses(state: &State, cluster: &Key) -> KeptAddresses {
         };
         let sound = !service.terminating && !state.shares_external_address(service);
         if let (true, true, Ok(external)) = (waits_for_name, sound, route::external(slot)) {
-            kept.entry(name).or_insert_with(|| SlotAddress {
-                slot: slot.number,
-                ips: external.ips,
-                host: external.host,
-                ports: route::port_pairs(slot, None),
-            });
+            kept.entry(name).or_insert_with(|| route::address(slot, None, external));
         }
     }
     kept

@@ -41,6 +41,14 @@ pub const SHARED_LABEL: &str = "stamp.external-ip.dev/shared";
 
 /// Our scheduling gate: holds a pod until its address is known.
 pub const ADDRESS_GATE: &str = "external-ip.dev/address";
+/// Environment of `inject: env`: [`STAMP_ADDRESS_ANNOTATION`]. The ports' variables are named by [`env_port`].
+pub const ADDRESS_ENV: &str = "EXTERNAL_IP";
+/// Environment of `inject: env`: [`STAMP_HOST_ANNOTATION`].
+pub const HOST_ENV: &str = "EXTERNAL_HOST";
+/// The volume of `inject: volume`; one file per annotation, named by its key without the prefix.
+pub const TOLD_VOLUME: &str = "external-ip";
+/// Where [`TOLD_VOLUME`] is mounted.
+pub const TOLD_PATH: &str = "/etc/external-ip";
 
 /// Label and value that all our objects carry.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -60,6 +68,9 @@ pub const SLOT_CLASS_ANNOTATION: &str = "external-ip.dev/slot-class";
 pub const EXPOSURE_ANNOTATION: &str = "external-ip.dev/exposure";
 /// `"true"` hands a foreign Service over to us on purpose.
 pub const ADOPT_ANNOTATION: &str = "external-ip.dev/adopt";
+/// Written by the leader on a Service that gave a held pod no address in time: until when pods of its class are not
+/// held (RFC 3339).
+pub const IN_VAIN_ANNOTATION: &str = "external-ip.dev/awaited-in-vain";
 /// Written by the leader on a Service that has waited too long for its address, so that every replica shows the
 /// same reason without looking at its own clock.
 pub const OVERDUE_ANNOTATION: &str = "external-ip.dev/overdue";
@@ -189,6 +200,15 @@ pub fn stamp_port(internal: u16, protocol: Protocol) -> String {
     match protocol {
         Protocol::Tcp => format!("{STAMP_PORT_PREFIX}{internal}"),
         other => format!("{STAMP_PORT_PREFIX}{internal}-{}", other.as_str().to_ascii_lowercase()),
+    }
+}
+
+/// The variable with the external number of a port: `EXTERNAL_PORT_53`, and with another protocol than TCP
+/// `EXTERNAL_PORT_53_UDP`.
+pub fn env_port(internal: u16, protocol: Protocol) -> String {
+    match protocol {
+        Protocol::Tcp => format!("EXTERNAL_PORT_{internal}"),
+        other => format!("EXTERNAL_PORT_{internal}_{}", other.as_str()),
     }
 }
 

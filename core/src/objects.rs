@@ -90,4 +90,12 @@ impl Meta {
     fn take_annotation(&mut self, key: &str) -> Option<String> {
         self.annotations.remove(key)
     }
+
+    fn take_reserved_annotations(&mut self) -> BTreeMap<String, String> {
+        let all = std::mem::take(&mut self.annotations);
+        let ours = |(key, _): &(String, String)| key.starts_with(crate::names::RESERVED_PREFIX);
+        let (reserved, others) = all.into_iter().partition(ours);
+        self.annotations = others;
+        reserved
+    }
 }

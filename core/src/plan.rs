@@ -6,6 +6,7 @@
 //! never shorter.
 
 mod assign;
+mod gates;
 mod memory;
 mod notices;
 mod sharing;
@@ -83,11 +84,12 @@ impl Planner {
             self.touched.append(&mut self.waiting);
         }
         let began = *self.began.get_or_insert(now.wall / 1_000_000);
-        let turn = Turn { now: now.monotonic, began };
+        let turn = Turn { now: now.monotonic, began, others_wait: false };
         let mut actions = Vec::new();
         for cluster in std::mem::take(&mut self.touched) {
             self.wakes.remove(&cluster);
             self.waiting.remove(&cluster);
+            let turn = Turn { others_wait: !self.waiting.is_empty(), ..turn };
             let mut plan = ClusterPlan::new(state, &mut self.memory, &cluster, now, turn);
             plan.run();
             actions.append(&mut plan.actions);
@@ -145,12 +147,20 @@ impl<'a> ClusterPlan<'a> {
         let shared = |code| matches!(code, Code::NamespaceLimit | Code::ClassLimit | Code::InstallationLimit);
         self.waits = assignment.refused.iter().any(|(_, reason)| shared(reason.code));
         self.label(&claims);
+        self.lift_gates(&claims, &slots, &assignment);
         let own = |number: &u32| slots[number].exposure != Exposure::Shared;
         for (claim, number) in assignment.held.iter().filter(|(_, number)| own(number)) {
             self.keep(&claims[*claim], &slots[number]);
         }
         for new in assignment.new.iter().filter(|new| new.exposure != Exposure::Shared) {
             self.create(&claims[new.claim], new);
+        }
+        for spare in &assignment.spare {
+            let Some(desired) = self.desired(&claims[spare.like], spare.number, Exposure::Dedicated) else {
+                continue;
+            };
+            let pod_id = spare.name.as_ref().map(|name| names::pod_id_of_name(&self.cluster.name, name));
+            self.make(SlotService { pod_id, pod: spare.name.clone().unwrap_or_default(), ..desired });
         }
         self.release(&slots, &assignment, &mut drafts);
         for draft in drafts.values() {
@@ -165,8 +175,11 @@ impl<'a> ClusterPlan<'a> {
         self.wake = self.wake.into_iter().chain(at).min();
     }
 
-    /// Plans a write to an object unless it rests after a failure.
+    /// Plans a write to an object unless it rests after a failure, or one to it is planned already.
     fn act(&mut self, object: &Key, action: Action) -> bool {
+        if action.service().is_some_and(|service| self.memory.pending(service).is_some()) {
+            return false;
+        }
         if let Some(until) = self.memory.rests_until(object, self.now.monotonic) {
             self.wake_at(Some(until));
             return false;
@@ -181,7 +194,7 @@ impl<'a> ClusterPlan<'a> {
         for claim in claims {
             let Some(pod_id) = claim.missing_id(&self.cluster.name) else { continue };
             let pod = claim.pod;
-            if !self.memory.is_labelling(&pod.uid) {
+            if !self.memory.is_writing_pod(&pod.uid) {
                 let action = Action::LabelPod { key: pod.key.clone(), uid: pod.uid.clone(), pod_id };
                 self.act(&memory::pod_key(&pod.uid), action);
             }
@@ -297,7 +310,7 @@ impl<'a> ClusterPlan<'a> {
 
     /// Deletes surplus slots at once and free ones whose retention is over.
     fn release(&mut self, slots: &BTreeMap<u32, Slot<'_>>, assignment: &Assignment, drafts: &mut Drafts<'_>) {
-        for number in &assignment.free {
+        for number in assignment.free.difference(&assignment.ready) {
             let slot = &slots[number];
             let Some(service) = slot.settled() else { continue };
             let Some(free_key) = slot.free_key() else { continue };

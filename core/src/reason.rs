@@ -80,6 +80,18 @@ pub enum Code {
     WriteRefused,
     /// A document does not fit into its ConfigMap.
     DocumentTooLarge,
+    /// A pod with a node of its own from the start cannot be held.
+    NodeNameSet,
+    /// A pod that is reached at its node's address has to start to have one.
+    AddressOfNode,
+    /// The pod has waited as long as it may.
+    AwaitTimeout,
+    /// The pod has its address, and waited for those of others as long as it may.
+    MembersMissing,
+    /// Pods of the class were held in vain, so the pod is not held.
+    AwaitInVain,
+    /// What the pod was told is not, or not any more, its address.
+    ToldOtherwise,
 }
 
 struct Entry {
@@ -172,6 +184,18 @@ reasons! {
         "see the message; a ResourceQuota, a policy or missing rights are the usual causes";
     DocumentTooLarge: "the mapping is too large for a ConfigMap",
         "read it over HTTPS, or use the clusters' own ConfigMaps";
+    NodeNameSet: "the pod was given its node when it was made and cannot wait for its address",
+        "leave spec.nodeName out: the scheduler sets it once the address is known";
+    AddressOfNode: "the pod is reached at its node, which is not chosen while it waits, and starts without waiting",
+        "use exposure dedicated or shared for pods that await";
+    AwaitTimeout: "no external address was known in time, and the pod starts without it",
+        "check the load balancer, or raise await.timeout of the class; then delete the pod";
+    MembersMissing: "the cluster does not have the addresses its pods wait for, and they start without",
+        "check limits and load balancer, or lower await.members of the class";
+    AwaitInVain: "pods of this class have waited in vain for addresses, and this one starts without waiting",
+        "have addresses ready with spareSlots or retention; in an hour one pod waits again";
+    ToldOtherwise: "what the pod was told of its external address is not what it has",
+        "delete the pod: its successor is told the address there is";
 }
 
 impl Code {
@@ -276,7 +300,7 @@ mod tests {
             assert_eq!(code.as_str().parse::<Code>().unwrap(), code);
             assert!(!code.sentence().is_empty() && !code.remedy().is_empty());
         }
-        assert_eq!(Code::all().count(), Code::DocumentTooLarge as usize + 1);
+        assert_eq!(Code::all().count(), Code::ToldOtherwise as usize + 1);
         assert!("Nonsense".parse::<Code>().is_err());
     }
 }

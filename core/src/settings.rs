@@ -184,7 +184,7 @@ impl Default for Class {
             addresses: Vec::new(),
             load_balancers: None,
             shared: Shared { first_port: 20_000, ports_per_service: 50 },
-            await_address: Await { enabled: false, timeout: Duration::from_secs(120) },
+            await_address: Await { enabled: false, timeout: Duration::from_secs(120), members: 0 },
             retention: Retention::For(Duration::from_secs(600)),
             reuse_after: Duration::from_secs(30),
             spare_slots: 0,
@@ -277,6 +277,8 @@ pub struct Await {
     pub enabled: bool,
     /// Counted from the pod's creation; then it starts without.
     pub timeout: Duration,
+    /// Slots of the cluster that must have addresses before one of its pods starts; 0 = each pod for itself.
+    pub members: u32,
 }
 
 /// How external addresses are dialled.

@@ -4,11 +4,11 @@
 mod patch;
 mod ports;
 mod review;
-
-use std::net::IpAddr;
+mod spec;
 
 use serde::Serialize;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::demand::{Ask, Demand, Membership, cluster_of, demand, quoted};
 use crate::mapping::{self, SlotAddress};
@@ -17,8 +17,10 @@ use crate::objects::ContainerPort;
 use crate::reason::{Code, Reason};
 use crate::settings::{Exposure, Settings};
 use crate::shared;
+use crate::told;
 use patch::Wanted;
 use review::{BareReview, Metadata, NamedObject, PodObject, Request, Review};
+use spec::WantedSpec;
 
 /// Value of [`names::STAMP_VERSION_ANNOTATION`].
 pub const STAMP_VERSION: &str = "1";
@@ -144,8 +146,9 @@ fn decide(request: &Request<'_, PodObject<'_>>, settings: &Settings, slots: Kept
         Ok(None) => Wanted::default(),
         Ok(Some(member)) => {
             decision.stamped = true;
-            decision.warnings.extend(later_features(metadata));
-            stamp(&member, metadata.name(), request.uid(), slots)
+            let mut wanted = stamp(&member, metadata.name(), request.uid(), slots);
+            decision.warnings.extend(hold(&mut wanted, pod, &member.demand));
+            wanted
         }
         Err(reason) => {
             decision.skip(reason);
@@ -234,50 +237,50 @@ fn shared_ports(member: &Member<'_>, pod_id: &str) -> Vec<ports::Named> {
     names.into_iter().zip(exposed).map(|(name, (number, protocol))| (name, number, protocol)).collect()
 }
 
-/// What a member's metadata shall be. `uid` is the request's: the answer to a repeated review is the same.
+/// What a member shall be. `uid` is the request's: the answer to a repeated review is the same.
 fn stamp(member: &Member<'_>, pod: Option<&str>, uid: &str, slots: KeptSlots) -> Wanted {
-    let cluster = &*member.cluster.name;
+    let (cluster, demand) = (&*member.cluster.name, &member.demand);
     let pod_id = match pod {
         Some(pod) => names::pod_id_of_name(cluster, pod),
         None => names::pod_id_of_seed(cluster, uid),
     };
-    let mut wanted = Wanted { ports: shared_ports(member, &pod_id), ..Wanted::default() };
-    let token = (!wanted.ports.is_empty()).then(|| mapping::kept_by_token(&names::share_token(&pod_id)));
-    if token.is_some() {
-        wanted.labels.insert(names::SHARED_LABEL.into(), cluster.to_owned());
+    let shared = shared_ports(member, &pod_id);
+    let mut labels = BTreeMap::new();
+    let mut token = None;
+    if !shared.is_empty() {
+        token = Some(mapping::kept_by_token(&names::share_token(&pod_id)));
+        labels.insert(names::SHARED_LABEL.into(), cluster.to_owned());
     }
-    wanted.labels.insert(names::POD_ID_LABEL.into(), pod_id);
-    let mut annotate = |key: &'static str, value: String| wanted.annotations.insert(key.into(), value);
-    annotate(names::STAMP_VERSION_ANNOTATION, STAMP_VERSION.to_owned());
+    labels.insert(names::POD_ID_LABEL.into(), pod_id);
     let kept = |place: &str| slots(&member.cluster, place);
-    let Some(kept) = pod.and_then(|pod| kept(pod).or_else(|| kept(&token?))) else { return wanted };
-    annotate(names::STAMP_SLOT_ANNOTATION, kept.slot.to_string());
-    if !kept.ips.is_empty() {
-        let mut ips = kept.ips;
-        ips.sort_by_key(IpAddr::is_ipv6);
-        let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
-        annotate(names::STAMP_ADDRESS_ANNOTATION, ips.join(","));
+    let kept = pod.and_then(|pod| kept(pod).or_else(|| kept(&token?)));
+    let told = kept.as_ref().map(|kept| told::annotations(kept, &demand.ports)).unwrap_or_default();
+    let version = (names::STAMP_VERSION_ANNOTATION.into(), STAMP_VERSION.to_owned());
+    // where a pod waits for others as well, the controller counts them
+    let alone = demand.class.await_address.members <= 1;
+    let warm = alone && kept.is_some_and(|kept| told::is_whole(&kept, &demand.ports));
+    Wanted {
+        labels,
+        ports: shared,
+        annotations: told.into_iter().map(|(key, value)| (key.into(), value)).chain([version]).collect(),
+        spec: WantedSpec {
+            gate: demand.waits && !warm,
+            inject: demand.inject,
+            ports: demand.ports.iter().map(|p| (p.target, p.protocol)).collect(),
+        },
     }
-    if let Some(host) = kept.host {
-        annotate(names::STAMP_HOST_ANNOTATION, host);
-    }
-    for asked in &member.demand.ports {
-        // the slot still has its last pod's ports: what this pod changes is not known outside yet
-        let known = kept.ports.iter().find(|k| (k.internal, k.protocol) == (asked.target, asked.protocol));
-        if let Some(known) = known {
-            let key = names::stamp_port(asked.target, asked.protocol);
-            wanted.annotations.insert(key.into(), known.external.to_string());
-        }
-    }
-    wanted
 }
 
-/// A warning where the pod asks for what this version does not do yet: it is exposed, but does not wait.
-fn later_features(metadata: &Metadata<'_>) -> Option<String> {
-    let awaits = metadata.annotation(names::AWAIT_ANNOTATION) == Some("true");
-    (awaits || metadata.annotation(names::INJECT_ANNOTATION).is_some()).then(|| {
-        warning("await and inject are not available in this version: the pod starts without waiting for its address")
-    })
+/// Holds the pod only where that is possible and of use; else the warning.
+fn hold(wanted: &mut Wanted, pod: &PodObject<'_>, demand: &Demand<'_>) -> Option<String> {
+    let code = match demand.class.exposure.first() {
+        _ if !wanted.spec.gate => return None,
+        _ if pod.has_node() => Code::NodeNameSet,
+        Some(Exposure::NodePort) => Code::AddressOfNode,
+        _ => return None,
+    };
+    wanted.spec.gate = false;
+    Some(warning(&Reason::from(code).message()))
 }
 
 /// A line for the person at `kubectl`: without control characters, short enough not to be cut by the API server.

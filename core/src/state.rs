@@ -156,6 +156,17 @@ impl State {
         members.into_iter().flatten().filter_map(|k| self.services.get(k)).map(AsRef::as_ref).collect()
     }
 
+    /// Pods that our gate holds, that carry an identity of the cluster and belong to none any more.
+    pub fn strays_of(&self, cluster: &Key) -> impl Iterator<Item = &Pod> {
+        let members = self.index.clusters.get(cluster).map(|c| &c.strays);
+        members.into_iter().flatten().filter_map(|k| self.pod(k)).map(AsRef::as_ref)
+    }
+
+    /// Services that carry [`crate::names::IN_VAIN_ANNOTATION`].
+    pub fn services_in_vain(&self) -> impl Iterator<Item = &Service> {
+        self.index.in_vain.iter().filter_map(|k| self.services.get(k)).map(AsRef::as_ref)
+    }
+
     /// EndpointSlices of a Service.
     pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = &Slice> {
         let members = self.index.slices.get(service);

@@ -82,7 +82,9 @@ impl Writer {
             }
             (_, 404 | 409, _) => Outcome::Conflict,
             // a JSON patch whose test fails does not apply; a field that is not valid would be named
-            (Action::LabelPod { .. }, 422, _) if !status.names_fields() => Outcome::Conflict,
+            (Action::LabelPod { .. } | Action::LiftGate { .. }, 422, _) if !status.names_fields() => {
+                Outcome::Conflict
+            }
             _ if error.is_transient() => Outcome::Unreachable(error.to_string()),
             _ => Outcome::Refused(error.to_string()),
         }
@@ -167,7 +169,7 @@ fn request(action: &Action) -> Request<Body> {
         Action::UpdateService { desired, .. } => call::patch(&service(&desired.key), Patch::Merge, body),
         Action::AnnotateService { key, .. } => call::patch(&service(key), Patch::Merge, body),
         Action::DeleteService { key, .. } => call::delete(&service(key), body),
-        Action::LabelPod { key, .. } => {
+        Action::LabelPod { key, .. } | Action::LiftGate { key, .. } => {
             let pod = format!("/api/v1/namespaces/{}/pods/{}", key.namespace, key.name);
             call::patch(&pod, Patch::Json, body)
         }
@@ -188,7 +190,7 @@ fn service(key: &Key) -> String {
 /// What an action is about, for logs.
 fn object(action: &Action) -> String {
     match action {
-        Action::LabelPod { key, .. } => key.to_string(),
+        Action::LabelPod { key, .. } | Action::LiftGate { key, .. } => key.to_string(),
         Action::RecordEvent(event) => format!("{}/{}", event.namespace, event.object_name()),
         _ => action.service().map(ToString::to_string).unwrap_or_default(),
     }

@@ -38,6 +38,7 @@ fn routed(number: u32, inside: &[&str], outside: &[&str]) -> Entry {
         },
         external: Some(External { ips: ips(outside), host: None }),
         ports: vec![port("hotrod", Protocol::Tcp, 11222, 11222)],
+        told: None,
     }
 }
 

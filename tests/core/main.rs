@@ -12,6 +12,7 @@ mod explain;
 mod exposure;
 mod failures;
 mod formats;
+mod gates;
 mod golden;
 mod histories;
 mod milestones;

@@ -226,7 +226,8 @@ fn a_class_that_shares_from_now_on_moves_pods_as_they_are_made_again() {
         summary(&world),
         ["c-0 Routed 203.0.113.2 11222>11222/TCP", "c-1 Routed 203.0.113.4 20000>11222/TCP"]
     );
-    assert_eq!(world.take_writes(), ["create_service", "delete_service"]);
+    // pod and owner are told that the pod was told another address
+    assert_eq!(world.take_writes(), ["create_service", "delete_service", "record_event", "record_event"]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) struct World {
     pub(crate) planner: Planner,
     pub(crate) clock: Duration,
     version: u64,
-    pods: BTreeMap<String, Value>,
+    pub(crate) pods: BTreeMap<String, Value>,
     pub(crate) services: BTreeMap<String, Value>,
     slices: BTreeMap<String, Value>,
     /// Services of other people, by name: not in our watch.
@@ -264,6 +264,7 @@ impl World {
             Action::AnnotateService { key, .. } => self.patch(key, &action.body()),
             Action::DeleteService { key, uid, version } => self.remove(key, uid, *version),
             Action::LabelPod { key, uid, pod_id } => self.label(key, uid, pod_id),
+            Action::LiftGate { key, .. } => self.patch_pod(&key.name, action.body()),
             Action::RecordEvent(event) => {
                 let told = (event.kind.clone(), event.name.clone(), event.reason.code.as_str().to_owned());
                 self.events.push(told);
@@ -301,8 +302,7 @@ impl World {
         let mut value = body.clone();
         value["metadata"]["uid"] = json!(format!("service-{}", self.version));
         self.allocate_node_ports(&mut value);
-        let created = jiff::Timestamp::from_second(i64::try_from(self.clock.as_secs()).unwrap()).unwrap();
-        value["metadata"]["creationTimestamp"] = json!(created.to_string());
+        value["metadata"]["creationTimestamp"] = json!(self.timestamp());
         self.put_service(value);
         Outcome::Done
     }
@@ -363,6 +363,41 @@ impl World {
         if before != feed_of(&self.pods[&*key.name]) {
             self.deliver(Update::Pods(before, Change::Deleted(parse::<Pod>(&value))));
         }
+        Outcome::Done
+    }
+
+    /// Another replica takes over and knows nothing.
+    pub(crate) fn new_leader(&mut self) {
+        self.planner = Planner::new(&self.state);
+    }
+
+    /// Plans without anything being carried out or delivered but pod writes.
+    pub(crate) fn plan_once(&mut self) {
+        self.planner.touch(self.state.take_dirty());
+        for action in self.planner.plan(&self.state, self.now()) {
+            if matches!(action, Action::LiftGate { .. }) {
+                self.perform(&action);
+            }
+            self.planner.settle(&action, &Outcome::NotLeading, self.now());
+        }
+        self.new_leader();
+    }
+
+    pub(crate) fn kept(&self, cluster: &str) -> mapping::KeptAddresses {
+        mapping::kept_addresses(&self.state, &Key::new(NS, cluster))
+    }
+
+    pub(crate) fn timestamp(&self) -> String {
+        jiff::Timestamp::from_second(i64::try_from(self.clock.as_secs()).unwrap()).unwrap().to_string()
+    }
+
+    fn patch_pod(&mut self, name: &str, patch: Value) -> Outcome {
+        let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
+        let Some(mut value) = self.pods.get(name).cloned() else { return Outcome::Conflict };
+        if json_patch::patch(&mut value, &patch).is_err() {
+            return Outcome::Conflict;
+        }
+        self.put_pod(value);
         Outcome::Done
     }
 
@@ -513,6 +548,11 @@ impl PodBuilder<'_> {
         )
     }
 
+    pub(crate) fn without(mut self, parent: &str, field: &str) -> Self {
+        self.value.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(field);
+        self
+    }
+
     /// Of a ReplicaSet: its name never comes back.
     pub(crate) fn anonymous(mut self) -> Self {
         self.named = false;
@@ -533,6 +573,17 @@ impl PodBuilder<'_> {
             json_patch::patch(&mut self.value, &patch).unwrap();
         }
         self
+    }
+
+    /// Held by our gate behind another one, made now, and not started.
+    pub(crate) fn gated(self) -> Self {
+        let now = self.world.timestamp();
+        self.set(
+            "/spec/schedulingGates",
+            json!([{"name": "example.com/quota"}, {"name": names::ADDRESS_GATE}]),
+        )
+        .set("/metadata/creationTimestamp", json!(now))
+        .set("/status/podIPs", json!([]))
     }
 
     /// Created while the webhook was there.

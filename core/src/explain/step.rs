@@ -74,13 +74,18 @@ impl Stage {
             | Code::WaitingForNode
             | Code::NoLoadBalancer
             | Code::PortError
+            | Code::NodeNameSet
+            | Code::AddressOfNode
+            | Code::AwaitTimeout
+            | Code::MembersMissing
+            | Code::AwaitInVain
             | Code::DuplicateExternalAddress => Self::Address,
             Code::WaitingForPodIp
             | Code::WaitingForEndpoints
             | Code::ForeignEndpoint
             | Code::NotReady
             | Code::DuplicateInternalAddress => Self::Endpoints,
-            Code::SteppedDown | Code::DocumentTooLarge => Self::Routed,
+            Code::SteppedDown | Code::DocumentTooLarge | Code::ToldOtherwise => Self::Routed,
         }
     }
 }

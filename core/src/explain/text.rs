@@ -56,6 +56,7 @@ pub fn text(explanation: &Explanation) -> String {
     line("inside", list(&entry.internal.ips));
     line("outside", entry.external.as_ref().map(External::list).unwrap_or_default());
     line("ports", ports(entry));
+    line("told", entry.told.as_ref().map(|told| told.message.clone()).unwrap_or_default());
     for step in &explanation.steps {
         let mark = match step.progress {
             Progress::Done => "[x]",

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::shared;
-use super::{Entry, EntryState, External, Internal, PortPair};
+use super::{Entry, EntryState, External, Internal, PortPair, SlotAddress};
 use crate::claim::{Claim, Slot, Slots};
 use crate::demand::Demand;
 use crate::limits::Counts;
@@ -13,6 +13,7 @@ use crate::objects::{Pod, Service, Slice};
 use crate::reason::{Code, Reason};
 use crate::settings::Exposure;
 use crate::state::State;
+use crate::told::{self, Told};
 
 /// What is known of a pod's slot, from worst to best.
 enum Standing<'a> {
@@ -28,16 +29,20 @@ enum Standing<'a> {
 
 pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'_>) -> Entry {
     let pod = claim.pod;
-    let (slot, entry_state, reason, external, ports) = match standing(state, cluster, claim, slots) {
-        Standing::None(reason) => (None, EntryState::Pending, Some(reason), None, Vec::new()),
-        Standing::Withheld(slot, reason) => (Some(slot), EntryState::Pending, Some(reason), None, Vec::new()),
+    let standing = standing(state, cluster, claim, slots);
+    let found = match &standing {
+        Standing::Allocated(slot, ..) | Standing::Routed(slot, _) => Some(slot),
+        Standing::None(_) | Standing::Withheld(..) => None,
+    };
+    let ports = found.map_or_else(Vec::new, |slot| port_pairs(slot, Some(claim)));
+    let told = found.and_then(|slot| told(claim, slot));
+    let (slot, entry_state, reason, external) = match standing {
+        Standing::None(reason) => (None, EntryState::Pending, Some(reason), None),
+        Standing::Withheld(slot, reason) => (Some(slot), EntryState::Pending, Some(reason), None),
         Standing::Allocated(slot, external, reason) => {
-            let ports = port_pairs(&slot, Some(claim));
-            (Some(slot.number), EntryState::Allocated, Some(reason), Some(external), ports)
+            (Some(slot.number), EntryState::Allocated, Some(reason), Some(external))
         }
-        Standing::Routed(slot, external) => {
-            (Some(slot.number), EntryState::Routed, None, Some(external), port_pairs(&slot, Some(claim)))
-        }
+        Standing::Routed(slot, external) => (Some(slot.number), EntryState::Routed, None, Some(external)),
     };
     // a pod that has ended keeps its last address in its status, but the address may be another's by now
     let has_address = !pod.finished && !pod.host_network;
@@ -57,7 +62,31 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         },
         external,
         ports,
+        told,
     }
+}
+
+fn told(claim: &Claim<'_>, slot: &Slot<'_>) -> Option<Told> {
+    let now = super::address(slot, claim).ok()?;
+    Some(told::parted(claim.pod, claim.demand.as_ref().ok()?, &now)?.0)
+}
+
+pub(super) fn shown(
+    state: &State,
+    cluster: &Key,
+    claim: &Claim<'_>,
+    slots: &Slots<'_>,
+) -> Result<SlotAddress, Reason> {
+    match standing(state, cluster, claim, slots) {
+        Standing::Allocated(slot, external, _) | Standing::Routed(slot, external) => {
+            Ok(address(&slot, Some(claim), external))
+        }
+        Standing::None(reason) | Standing::Withheld(_, reason) => Err(reason),
+    }
+}
+
+pub(super) fn address(slot: &Slot<'_>, claim: Option<&Claim<'_>>, external: External) -> SlotAddress {
+    SlotAddress { slot: slot.number, ips: external.ips, host: external.host, ports: port_pairs(slot, claim) }
 }
 
 fn standing<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'a>) -> Standing<'a> {

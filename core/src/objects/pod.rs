@@ -31,6 +31,12 @@ pub struct Pod {
     pub await_address: Option<String>,
     /// Value of [`names::INJECT_ANNOTATION`].
     pub inject: Option<String>,
+    /// Place of our scheduling gate among the pod's gates.
+    pub gate: Option<usize>,
+    /// Annotations under [`names::RESERVED_PREFIX`]: what the pod was told of its slot.
+    pub told: BTreeMap<String, String>,
+    /// It has no annotations at all, nothing to add one to.
+    pub bare: bool,
     /// Ports the containers declare, native sidecars included; without those of its shared names.
     pub container_ports: Vec<ContainerPort>,
     /// Ports under shared names, its own and others', of a pod that shared Services may select.
@@ -120,6 +126,12 @@ struct RawSpec {
     hostname: String,
     subdomain: String,
     node_name: String,
+    scheduling_gates: Vec<RawGate>,
+}
+
+#[derive(Deserialize)]
+struct RawGate {
+    name: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -187,8 +199,12 @@ impl From<Raw> for Pod {
             (Vec::new(), declared.collect())
         };
         let named = !spec.hostname.is_empty() && !spec.subdomain.is_empty();
+        let bare = meta.annotations.is_empty();
         Self {
             pod_id,
+            bare,
+            gate: spec.scheduling_gates.iter().position(|g| g.name == names::ADDRESS_GATE),
+            told: meta.take_reserved_annotations(),
             ports: meta.take_annotation(names::PORTS_ANNOTATION),
             class: meta.take_annotation(names::CLASS_ANNOTATION),
             await_address: meta.take_annotation(names::AWAIT_ANNOTATION),

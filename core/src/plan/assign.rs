@@ -1,5 +1,7 @@
 //! Which pod gets which slot.
 
+mod spare;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
@@ -61,6 +63,11 @@ impl<'a> Slot<'a> {
             kept_for: Some(share.token.clone()),
             share: Some((draft.index, share.clone())),
         }
+    }
+
+    /// Made ahead for whoever comes, and never any pod's.
+    fn is_spare(&self) -> bool {
+        self.kept_for.as_deref() == Some("")
     }
 }
 
@@ -136,6 +143,10 @@ pub(super) struct Assignment {
     pub(super) refused: Vec<(usize, Reason)>,
     pub(super) free: BTreeSet<u32>,
     pub(super) surplus: BTreeSet<u32>,
+    /// Free slots that are wanted ahead of the pods.
+    pub(super) ready: BTreeSet<u32>,
+    /// Slots to be made ahead of the pods.
+    pub(super) spare: Vec<Spare>,
     pub(super) wake: Option<Duration>,
 }
 
@@ -154,6 +165,18 @@ pub(super) struct Turn {
     pub(super) now: Duration,
     /// Since when this planner has planned, seconds since 1970: pods made since then were made with these settings.
     pub(super) began: i64,
+    /// Other clusters wait at a limit they share: nothing is made ahead.
+    pub(super) others_wait: bool,
+}
+
+/// A slot ahead of its pod.
+#[derive(Debug)]
+pub(super) struct Spare {
+    /// Index of the claim whose class and ports it is made with.
+    pub(super) like: usize,
+    /// The pod name it is kept for; `None`: the next pod's.
+    pub(super) name: Option<String>,
+    pub(super) number: u32,
 }
 
 /// Slot numbers by one of their texts.
@@ -247,6 +270,7 @@ pub(super) fn assign<'a>(
             desk.serve(i, &claims[i]);
         }
     }
+    desk.look_ahead(claims);
     desk.note_free();
     desk.result
 }
@@ -392,7 +416,8 @@ impl Desk<'_, '_> {
             self.among(&self.by_name, name).find(|s| fits(s) && self.is_available(s)).map(|s| s.number)
         });
         let rested = || if anonymous { self.longest_free(|s| fits(s) && is_up_for_grabs(s)) } else { None };
-        if let Some(number) = kept.or_else(rested)
+        let spare = || self.available().filter(|s| fits(s) && s.is_spare()).map(|s| s.number).min();
+        if let Some(number) = kept.or_else(rested).or_else(spare)
             && self.hold(index, claim, number)
         {
             return Ok(());
@@ -482,6 +507,12 @@ impl Desk<'_, '_> {
             counts.class += usize::from(balancer && creating.class == class_name);
             counts.installation += usize::from(balancer);
         }
+        // each made ahead is a dedicated load balancer
+        let spares = if exposure == Exposure::Dedicated { self.result.spare.len() } else { 0 };
+        counts.cluster += spares;
+        counts.namespace += spares;
+        counts.class += self.result.spare.len();
+        counts.installation += self.result.spare.len();
         for new in &self.result.new {
             let same = usize::from(new.exposure == exposure);
             counts.cluster += same;
@@ -500,7 +531,7 @@ impl Desk<'_, '_> {
             return ordinal;
         }
         // one number more than there can be slots in the way, and some for foreign Services
-        let taken = self.slots.len() + self.result.new.len();
+        let taken = self.slots.len() + self.planned.len();
         let most = u32::try_from(taken).unwrap_or(u32::MAX).saturating_add(64);
         let lowest = (self.lowest..=most).find(|n| self.is_new(*n))?;
         self.lowest = lowest + 1;
@@ -521,7 +552,8 @@ impl Desk<'_, '_> {
         for slot in self.slots.values() {
             let Some(key) = slot.free_key() else { continue };
             if self.result.free.contains(&slot.number) {
-                self.memory.free_since(&key, self.turn.now);
+                let wanted = self.result.ready.contains(&slot.number);
+                self.memory.is_ready(&key, wanted, self.turn.now);
             } else {
                 self.memory.is_used(&key);
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::action::{Action, Event, Outcome};
 use crate::names::Key;
+use crate::objects::Pod;
 use crate::reach::Target;
 use crate::reason::{Code, Reason};
 use crate::service::SlotService;
@@ -52,13 +53,24 @@ struct Taken {
     until: Duration,
 }
 
-/// An identity label under way.
+/// A write to a pod under way.
 #[derive(Debug, Clone)]
-struct Labelling {
+struct PodWrite {
     cluster: Key,
     pod: Key,
-    pod_id: String,
+    /// The identity it will carry; `None` = our gate is being lifted.
+    pod_id: Option<String>,
     until: Duration,
+}
+
+impl PodWrite {
+    fn is_seen(&self, uid: &str, state: &State) -> bool {
+        let done = |pod: &Pod| match &self.pod_id {
+            Some(_) => pod.pod_id == self.pod_id,
+            None => pod.gate.is_none(),
+        };
+        state.pod(&self.pod).is_none_or(|pod| pod.uid != uid || done(pod))
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -70,9 +82,12 @@ struct Rest {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pending: HashMap<Key, Pending>,
-    labelling: HashMap<String, Labelling>,
+    /// By UID.
+    pod_writes: HashMap<String, PodWrite>,
     resting: HashMap<Key, Rest>,
     free: HashMap<Key, Duration>,
+    /// Free slots that are wanted ahead of the pods.
+    ready: HashSet<Key>,
     taken: HashMap<Key, Taken>,
     refused: HashMap<Key, Reason>,
     /// By Service: what was dialled last, and whether it answered.
@@ -118,13 +133,10 @@ impl Memory {
             given_up |= !waits && seen == 0 && p.from == 0;
             waits
         });
-        self.labelling.retain(|uid, l| {
-            let done =
-                state.pod(&l.pod).is_none_or(|p| p.uid != *uid || p.pod_id.as_ref() == Some(&l.pod_id));
-            !done && l.until > now
-        });
+        self.pod_writes.retain(|uid, w| !w.is_seen(uid, state) && w.until > now);
         self.free.retain(|key, _| state.service(&service_of(key)).is_some());
         self.dialled.retain(|key, _| state.service(key).is_some());
+        self.ready.retain(|key| state.service(&service_of(key)).is_some());
         self.taken.retain(|_, t| t.until > now);
         self.resting.retain(|_, r| r.until + BACKOFF_REFUSED > now);
         given_up
@@ -158,16 +170,21 @@ impl Memory {
         self.pending.values().filter(|p| p.from == 0).filter_map(|p| p.desired.as_ref())
     }
 
-    pub(super) fn is_labelling(&self, uid: &str) -> bool {
-        self.labelling.contains_key(uid)
+    pub(super) fn is_writing_pod(&self, uid: &str) -> bool {
+        self.pod_writes.contains_key(uid)
     }
 
     /// Notes a write as under way.
     pub(super) fn begin(&mut self, cluster: &Key, action: &Action, now: Duration) {
         let until = now + PENDING_MAX;
-        if let Action::LabelPod { key, uid, pod_id } = action {
-            let (cluster, pod, pod_id) = (cluster.clone(), key.clone(), pod_id.clone());
-            self.labelling.insert(uid.clone(), Labelling { cluster, pod, pod_id, until });
+        let mut write_pod = |pod: &Key, uid: &String, pod_id| {
+            let write = PodWrite { cluster: cluster.clone(), pod: pod.clone(), pod_id, until };
+            self.pod_writes.insert(uid.clone(), write);
+        };
+        match action {
+            Action::LabelPod { key, uid, pod_id } => write_pod(key, uid, Some(pod_id.clone())),
+            Action::LiftGate { key, uid, .. } => write_pod(key, uid, None),
+            _ => {}
         }
         let Some(key) = action.service() else { return };
         let (from, desired) = match action {
@@ -179,7 +196,7 @@ impl Memory {
             Action::AnnotateService { version, .. } | Action::DeleteService { version, .. } => {
                 (*version, None)
             }
-            Action::LabelPod { .. } | Action::RecordEvent(_) => return,
+            Action::LabelPod { .. } | Action::LiftGate { .. } | Action::RecordEvent(_) => return,
         };
         self.pending.insert(key.clone(), Pending { from, desired, cluster: cluster.clone(), until });
     }
@@ -187,7 +204,7 @@ impl Memory {
     /// When the oldest write under way for a cluster is given up.
     pub(super) fn expiry(&self, cluster: &Key) -> Option<Duration> {
         let services = self.pending.values().filter(|p| p.cluster == *cluster).map(|p| p.until);
-        let pods = self.labelling.values().filter(|l| l.cluster == *cluster).map(|l| l.until);
+        let pods = self.pod_writes.values().filter(|w| w.cluster == *cluster).map(|w| w.until);
         services.chain(pods).min()
     }
 
@@ -228,17 +245,16 @@ impl Memory {
         if let Some(service) = action.service() {
             self.pending.remove(service);
         }
-        if let Action::LabelPod { uid, .. } = action {
-            self.labelling.remove(uid);
+        if let Action::LabelPod { uid, .. } | Action::LiftGate { uid, .. } = action {
+            self.pod_writes.remove(uid);
         }
         cluster
     }
 
     /// The object an action rests under, and its cluster where that is still known.
     fn concerns(&self, action: &Action) -> Option<(Key, Option<Key>)> {
-        if let Action::LabelPod { key, uid, pod_id } = action {
-            let cluster = pod_id.split_once('.').map(|(c, _)| Key::new(key.namespace.clone(), c));
-            return Some((pod_key(uid), cluster));
+        if let Action::LabelPod { uid, .. } | Action::LiftGate { uid, .. } = action {
+            return Some((pod_key(uid), self.pod_writes.get(uid).map(|w| w.cluster.clone())));
         }
         let key = action.service()?;
         let cluster = self.pending.get(key).map(|p| p.cluster.clone());
@@ -269,11 +285,24 @@ impl Memory {
         *self.free.entry(service.clone()).or_insert(now)
     }
 
+    /// Notes a free slot, and whether it is wanted ahead of the pods. Retention begins when it is not wanted any more.
+    pub(super) fn is_ready(&mut self, service: &Key, wanted: bool, now: Duration) {
+        let before = self.ready.contains(service);
+        if before && !wanted {
+            self.ready.remove(service);
+            self.free.insert(service.clone(), now);
+        } else if wanted && !before {
+            self.ready.insert(service.clone());
+        }
+        self.free_since(service, now);
+    }
+
     pub(super) fn known_free_since(&self, service: &Key) -> Option<Duration> {
         self.free.get(service).copied()
     }
 
     pub(super) fn is_used(&mut self, service: &Key) {
+        self.ready.remove(service);
         self.free.remove(service);
     }
 

@@ -4,11 +4,14 @@ use super::memory::creation_key;
 use super::sharing::Drafts;
 use super::{Assignment, ClusterPlan};
 use crate::action::{Action, Event};
-use crate::claim::Claim;
+use crate::claim::{Claim, Slots};
+use crate::demand::Demand;
+use crate::mapping;
 use crate::names::{self, Key};
 use crate::objects::Pod;
 use crate::reason::{Code, Reason};
 use crate::settings::Exposure;
+use crate::told;
 
 impl ClusterPlan<'_> {
     pub(super) fn notify(&mut self, claims: &[Claim<'_>], assignment: &Assignment, drafts: &Drafts<'_>) {
@@ -49,6 +52,12 @@ impl ClusterPlan<'_> {
             }
             if self.state.shares_external_address(service) {
                 reasons.push(Reason::new(Code::DuplicateExternalAddress, format!("Service {}", key.name)));
+            }
+            let tells = |demand: &Demand<'_>| demand.waits || !claim.pod.told.is_empty();
+            if let Some(demand) = claim.demand.as_ref().ok().filter(|demand| tells(demand)) {
+                let slots = Slots::of(self.state, self.cluster);
+                let now = mapping::shown_address(self.state, self.cluster, claim, &slots).ok();
+                reasons.extend(now.and_then(|now| told::parted(claim.pod, demand, &now)).map(|(_, r)| r));
             }
         }
         reasons

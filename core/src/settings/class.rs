@@ -80,6 +80,11 @@ fn check(field: &Field<'_>, class: &Class, findings: &mut Findings) {
              load balancer may have the same number, and would ask for one address";
         findings.report(field, rule, "leave one of the exposures out, or let the load balancer choose");
     }
+    let ahead = class.spare_slots > 0 || class.await_address.members > 1;
+    if ahead && class.exposure.first() != Some(&Exposure::Dedicated) {
+        let rule = "spareSlots and await.members make dedicated slots ahead of the pods, which exposure does not want first";
+        findings.report(field, rule, "begin exposure with dedicated, or leave them out");
+    }
     for (name, rule, remedy) in not_available(class) {
         let place = field.entries(findings).into_iter().find(|(n, _)| n.text == name);
         let field = place.map_or_else(|| field.clone(), |(_, field)| field);
@@ -96,11 +101,6 @@ fn not_available(class: &Class) -> Vec<(&'static str, &'static str, &'static str
             !class.addresses.is_empty(),
             ("addresses", "static addresses are", "leave addresses out: the load balancer chooses"),
         ),
-        (
-            class.await_address.enabled,
-            ("await", "await is", "leave enabled out: pods read their address from the mapping"),
-        ),
-        (class.spare_slots > 0, ("spareSlots", "spare slots are", "leave spareSlots out")),
         (
             templates.into_iter().any(|text| text.contains("{address}")),
             ("service", "the placeholder {address} is", "use {cluster}, {namespace} and {slot}"),
@@ -194,8 +194,9 @@ fn await_address(field: &Field<'_>, default: &Await, findings: &mut Findings) ->
             );
         }
     }
+    let members = table.take("members").and_then(|f| f.number(0..=1000, findings)).unwrap_or(default.members);
     table.finish(findings);
-    Await { enabled, timeout }
+    Await { enabled, timeout, members }
 }
 
 /// `true`, `false`, or how.

@@ -153,6 +153,7 @@ struct SharedFile {
 struct AwaitFile {
     enabled: bool,
     timeout: String,
+    members: u32,
 }
 
 fn class_file(class: &Class) -> ClassFile<'_> {
@@ -182,6 +183,7 @@ fn class_file(class: &Class) -> ClassFile<'_> {
         await_address: AwaitFile {
             enabled: class.await_address.enabled,
             timeout: duration::render(class.await_address.timeout),
+            members: class.await_address.members,
         },
         retention: match class.retention {
             Retention::For(time) => duration::render(time),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::ports::{self, Named};
 use super::review::{Entries, Metadata, PodObject};
+use super::spec::{self, WantedSpec};
 
 /// Our keys as they shall be, sorted; every other key under the reserved prefix goes.
 #[derive(Debug, Default)]
@@ -16,6 +17,7 @@ pub(super) struct Wanted {
     pub(super) annotations: BTreeMap<Cow<'static, str>, String>,
     /// Container ports under shared names.
     pub(super) ports: Vec<Named>,
+    pub(super) spec: WantedSpec,
 }
 
 /// One operation. `add` replaces what is there, so no case needs `replace`.
@@ -52,6 +54,7 @@ pub(super) fn patch(
     if let Some(pod) = pod {
         let copied = metadata.label(crate::names::SHARED_LABEL).is_some();
         ports::change(pod, &wanted.ports, copied, &mut operations);
+        spec::change(pod, &wanted.spec, &mut operations);
     }
     if operations.is_empty() {
         return None;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::names;
 use crate::objects::{ContainerPort, Protocol};
@@ -218,18 +219,41 @@ impl<'de: 'a, 'a, const ALL: bool> Deserialize<'de> for Entries<'a, ALL> {
 struct Spec<'a> {
     host_network: Option<bool>,
     #[serde(borrow)]
+    node_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    scheduling_gates: Option<Vec<Gate<'a>>>,
+    #[serde(borrow)]
+    volumes: Option<&'a RawValue>,
+    #[serde(borrow)]
     containers: Option<Vec<Container<'a>>>,
     #[serde(borrow)]
     init_containers: Option<Vec<Container<'a>>>,
 }
 
 #[derive(Debug, Deserialize)]
+struct Gate<'a> {
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+}
+
+/// Lists that only an injection reads are not taken apart before.
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Container<'a> {
+pub(super) struct Container<'a> {
     #[serde(borrow)]
     restart_policy: Option<Text<'a>>,
     #[serde(borrow)]
     ports: Option<Vec<Port<'a>>>,
+    #[serde(borrow)]
+    pub(super) env: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) volume_mounts: Option<&'a RawValue>,
+}
+
+/// The texts at `field` of a list's elements; of what is no such list none.
+pub(super) fn names_of(list: Option<&RawValue>, field: &str) -> Vec<String> {
+    let list = list.and_then(|list| serde_json::from_str::<Vec<serde_json::Value>>(list.get()).ok());
+    list.into_iter().flatten().filter_map(|item| Some(item.get(field)?.as_str()?.to_owned())).collect()
 }
 
 #[derive(Debug, Deserialize)]
@@ -242,7 +266,7 @@ struct Port<'a> {
     protocol: Option<Text<'a>>,
 }
 
-impl PodObject<'_> {
+impl<'a> PodObject<'a> {
     pub(super) fn host_network(&self) -> bool {
         self.spec.as_ref().is_some_and(|s| s.host_network == Some(true))
     }
@@ -250,12 +274,40 @@ impl PodObject<'_> {
     /// Ports the containers declare, native sidecars included. What is no port is left out: the API server refuses
     /// the pod for it, in better words.
     pub(super) fn container_ports(&self) -> Vec<ContainerPort> {
-        let Some(spec) = &self.spec else { return Vec::new() };
-        let containers = spec.containers.iter().flatten();
-        let sidecars =
-            spec.init_containers.iter().flatten().filter(|c| text(c.restart_policy.as_ref()) == "Always");
-        containers.chain(sidecars).flat_map(|c| c.ports.iter().flatten()).filter_map(Port::declared).collect()
+        let containers = self.running_containers().map(|(_, container)| container);
+        containers.flat_map(|c| c.ports.iter().flatten()).filter_map(Port::declared).collect()
     }
+
+    /// Containers that live as long as the pod, native sidecars included, and the JSON pointer to each.
+    pub(super) fn running_containers(&self) -> impl Iterator<Item = (String, &Container<'a>)> {
+        let spec = self.spec.as_ref();
+        let containers = numbered("containers", spec.and_then(|s| s.containers.as_deref()));
+        let sidecars = numbered("initContainers", spec.and_then(|s| s.init_containers.as_deref()));
+        containers.chain(sidecars.filter(|(_, c)| text(c.restart_policy.as_ref()) == "Always"))
+    }
+
+    /// Whether the pod has its node already: it cannot be held.
+    pub(super) fn has_node(&self) -> bool {
+        self.spec.as_ref().is_some_and(|s| !text(s.node_name.as_ref()).is_empty())
+    }
+
+    /// Names of the scheduling gates; `None` = there is no list to add to.
+    pub(super) fn scheduling_gates(&self) -> Option<Vec<&str>> {
+        let gates = self.spec.as_ref()?.scheduling_gates.as_ref()?;
+        Some(gates.iter().map(|gate| text(gate.name.as_ref())).collect())
+    }
+
+    pub(super) fn volumes(&self) -> Option<&RawValue> {
+        self.spec.as_ref()?.volumes
+    }
+}
+
+fn numbered<'s, 'a>(
+    list: &'static str,
+    found: Option<&'s [Container<'a>]>,
+) -> impl Iterator<Item = (String, &'s Container<'a>)> {
+    let containers = found.unwrap_or_default().iter().enumerate();
+    containers.map(move |(index, container)| (format!("/spec/{list}/{index}"), container))
 }
 
 /// Place in its list, name, number and protocol.

@@ -16,6 +16,8 @@ pub(super) type ExternalPoint = (String, u16, Protocol);
 pub(super) struct Members {
     pub(super) pods: BTreeSet<Key>,
     pub(super) services: BTreeSet<Key>,
+    /// Held pods that carry an identity of the cluster and belong to none.
+    pub(super) strays: BTreeSet<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ pub(super) struct Index {
     pub(super) slots: HashMap<(Arc<str>, Exposure), usize>,
     /// Load balancers by class.
     pub(super) balancers: HashMap<String, usize>,
+    /// Services that gave a held pod no address in time.
+    pub(super) in_vain: BTreeSet<Key>,
 }
 
 /// What a change concerns beyond its own cluster.
@@ -57,6 +61,11 @@ impl Index {
         if let Some(cluster) = cluster {
             self.member(&cluster, |m| &mut m.pods, &pod.key, present);
             touched.clusters.push(cluster);
+        } else if let Some((name, _)) =
+            pod.pod_id.as_ref().filter(|_| pod.gate.is_some()).and_then(|id| id.split_once('.'))
+        {
+            let cluster = Key::new(pod.key.namespace.clone(), name);
+            self.member(&cluster, |m| &mut m.strays, &pod.key, present);
         }
         if pod.finished {
             return touched;
@@ -110,6 +119,11 @@ impl Index {
             let class = service.class().unwrap_or_default();
             count(&mut self.balancers, &class.to_owned(), 1, present);
         }
+        if present && service.annotations.contains_key(names::IN_VAIN_ANNOTATION) {
+            self.in_vain.insert(service.key.clone());
+        } else {
+            self.in_vain.remove(&service.key);
+        }
         for point in external_points(service) {
             touched.services.extend(set(&mut self.external, &point, &service.key, present));
         }
@@ -139,7 +153,7 @@ impl Index {
         } else {
             kind(members).remove(key);
         }
-        if members.pods.is_empty() && members.services.is_empty() {
+        if members.pods.is_empty() && members.services.is_empty() && members.strays.is_empty() {
             self.clusters.remove(cluster);
         }
     }

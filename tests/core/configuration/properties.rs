@@ -92,12 +92,14 @@ fn template() -> impl Strategy<Value = ServiceTemplate> {
 fn class() -> impl Strategy<Value = Class> {
     let retention = prop_oneof![Just(Retention::Forever), seconds().prop_map(Retention::For)];
     let shared = (1_u16..60_000, 1_u16..5_000);
-    (prop::collection::btree_set(word(), 0..3), template(), shared, seconds(), retention, seconds()).prop_map(
-        |(namespaces, service, (first_port, ports_per_service), timeout, retention, reuse_after)| Class {
+    let ahead = (any::<bool>(), seconds(), 0_u32..=1000, 0_u32..=1000);
+    (prop::collection::btree_set(word(), 0..3), template(), shared, ahead, retention, seconds()).prop_map(
+        |(namespaces, service, (first_port, ports_per_service), ahead, retention, reuse_after)| Class {
             namespaces: namespaces.into_iter().collect(),
             service,
             shared: Shared { first_port, ports_per_service },
-            await_address: Await { enabled: false, timeout },
+            await_address: Await { enabled: ahead.0, timeout: ahead.1, members: ahead.2 },
+            spare_slots: ahead.3,
             retention,
             reuse_after,
             ..Class::default()

@@ -131,7 +131,7 @@ impl Server {
                 self.delete_service(&key.name);
                 Outcome::Done
             }
-            Action::LabelPod { key, .. } => self.patch_pod(&key.name, body),
+            Action::LabelPod { key, .. } | Action::LiftGate { key, .. } => self.patch_pod(&key.name, body),
             Action::RecordEvent(_) => Outcome::Done,
         }
     }

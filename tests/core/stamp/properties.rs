@@ -70,7 +70,12 @@ proptest! {
     fn a_patch_gives_exactly_our_metadata_and_leaves_the_rest(pod in pod()) {
         let (answer, response) = answered(&review(&pod));
         let after = patched(&pod, &response);
-        prop_assert_eq!(&pod["spec"], &after["spec"]);
+        let mut spec = after["spec"].clone();
+        let gates = spec.as_object_mut().and_then(|s| s.remove("schedulingGates"));
+        prop_assert_eq!(&pod["spec"], &spec);
+        let waits = answer.stamped && pod["metadata"]["annotations"][names::AWAIT_ANNOTATION] == "true";
+        let ours = Some(json!([{"name": names::ADDRESS_GATE}]));
+        prop_assert!(gates.is_none() || waits && gates == ours, "{:?}", gates);
         for map in ["labels", "annotations"] {
             prop_assert_eq!(entries(&pod, map, false), entries(&after, map, false));
         }
