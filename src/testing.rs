@@ -33,6 +33,7 @@ fn entry(cluster: &str, n: u8) -> Entry {
         internal: Internal { ips: vec![IpAddr::V4(Ipv4Addr::new(198, 18, 0, n))], names: Vec::new() },
         external: Some(External { ips: vec![IpAddr::V4(Ipv4Addr::new(203, 0, 113, n))], host: None }),
         ports: vec![PortPair { name: "p".into(), protocol: Protocol::Tcp, internal: 11222, external: 11222 }],
+        told: None,
     }
 }
 

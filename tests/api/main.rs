@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here is a failed test
 
 mod access;
+mod awaiting;
 mod bad_input;
 mod documents;
 mod explain;

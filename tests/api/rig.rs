@@ -25,6 +25,9 @@ classes:
   nobody-serves: {service: {loadBalancerClass: example.com/nobody}}
   sharing: {exposure: [shared, dedicated], shared: {firstPort: 20000, portsPerService: 4}, reuseAfter: 1s}
   nodes: {exposure: [nodePort], reuseAfter: 1s}
+  hasty: {await: {enabled: true, timeout: 4s}, service: {loadBalancerClass: example.com/hasty}}
+  patient: {await: {enabled: true}, service: {loadBalancerClass: example.com/nobody}}
+  ahead: {await: {enabled: true, members: 2}, spareSlots: 1}
   elsewhere: {allow: {namespaces: [nowhere]}}
   dialled: {service: {loadBalancerClass: example.com/nobody}, reachable: {interval: 1s, timeout: 1s}}
 clusters:
