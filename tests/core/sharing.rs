@@ -187,9 +187,11 @@ fn a_strangers_endpoint_under_a_slots_port_withdraws_this_slot_only() {
     let mut world = sharing(|_| {});
     make(&mut world, &["c-0", "c-1"]);
     let port = world.services["c-ext-shared-0"]["spec"]["ports"][0]["name"].clone();
+    // its own address, used by another pod before
+    let ip = world.pod_value("c-0")["status"]["podIPs"][0]["ip"].clone();
     world.slice(&json!({"metadata": {"namespace": "data", "name": "late", "resourceVersion": "900",
         "labels": {names::SLICE_SERVICE_LABEL: "c-ext-shared-0", names::SLICE_MANAGED_BY_LABEL: names::SLICE_CONTROLLER}},
-        "endpoints": [{"addresses": ["198.18.0.200"], "targetRef": {"kind": "Pod", "uid": "predecessor"}}],
+        "endpoints": [{"addresses": [ip], "targetRef": {"kind": "Pod", "uid": "predecessor"}}],
         "ports": [{"name": port, "port": 11222, "protocol": "TCP"}]}));
     assert_eq!(
         summary(&world),
