@@ -177,8 +177,9 @@ async fn on_pods_the_controllers_account_changes_its_own_keys_and_lifts_its_own_
     let space = Space::new("policy-pods").await;
     let controller = controller(&space.rig.cluster).await;
     let gates = json!([{"name": "example.com/other"}, {"name": "external-ip.dev/address"}]);
-    let merge =
-        json!({"metadata": {"annotations": {"example.com/kept": "x"}}, "spec": {"schedulingGates": gates}});
+    // of a class whose pods wait for an address that does not come, so that the product itself leaves it alone
+    let annotations = json!({"example.com/kept": "x", "external-ip.dev/class": "patient"});
+    let merge = json!({"metadata": {"annotations": annotations}, "spec": {"schedulingGates": gates}});
     let pod = space.pod("gated", merge).await;
     let path = space.core("pods/gated?dryRun=All");
     for (what, change) in pod_attempts(&pod) {
