@@ -5,11 +5,12 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 # glibc linked statically (crt-static), because the final stage has no libraries. `--target` is named although it is
-# the machine's own: without it the flags would apply to build scripts and macros too, which cannot be static.
+# the machine's own: without it the flags would apply to build scripts and macros too, which cannot be static. Packed
+# relocations make the program half a megabyte smaller.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
     target="$(uname -m)-unknown-linux-gnu" \
- && RUSTFLAGS="-C target-feature=+crt-static" \
+ && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" \
     cargo build --release --locked --package external-ip-controller --target "$target" \
  && install -D -m 0555 "target/$target/release/external-ip-controller" /out/external-ip-controller
 
