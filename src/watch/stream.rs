@@ -46,6 +46,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 const PAGE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Objects per page: bounds the bytes held at once (a pod has 5 to 10 kB) against the number of calls.
 const PAGE_LIMIT: u32 = 500;
+/// Short watches for readers that wait: now and then one ends without the bookmark it was opened for.
+const SHORT_TRIES: u8 = 2;
 /// A watch shorter than this has not proved that things work: the next one waits.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 /// Renewals without an event or bookmark before a new list. The API server sends a bookmark before it ends a watch;
@@ -127,7 +129,7 @@ pub async fn follow<T: Watched, U: Send>(
         let end = match &mut position {
             None => match stream.list().await {
                 Ok(version) => {
-                    position = Some(Position { version, silent: 0, opened: None });
+                    position = Some(Position { version, silent: 0, opened: None, owed: 0 });
                     continue;
                 }
                 Err(end) => end,
@@ -166,6 +168,8 @@ struct Position {
     silent: u32,
     /// When the current watch was accepted.
     opened: Option<Instant>,
+    /// Short watches that may follow while a reader waits for a bookmark.
+    owed: u8,
 }
 
 fn backoff() -> ExponentialBackoff {
@@ -266,15 +270,20 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
 
     async fn watch_once(&mut self, position: &mut Position) -> Result<(), End> {
         let asked = self.answer_readers(position.version).await?;
-        let length = if asked { SHORT_RENEWAL } else { WATCH_RENEWAL };
+        if asked {
+            position.owed = SHORT_TRIES;
+        }
+        let short = position.owed > 0;
+        position.owed = position.owed.saturating_sub(1);
+        let length = if short { SHORT_RENEWAL } else { WATCH_RENEWAL };
         let mut lines = Lines::new(self.open(position.version, length).await?.into_body());
         self.pulse.heard();
-        position.silent += u32::from(!asked);
+        position.silent += u32::from(!short);
         position.opened = Some(Instant::now());
         let bound = length + WATCH_OVERDUE;
         let deadline = Instant::now() + bound;
         // a bookmark that is still to come serves those who ask before it does
-        let mut bookmark_is_near = asked;
+        let mut bookmark_is_near = short;
         loop {
             let line = tokio::select! {
                 line = timeout_at(deadline, lines.next()) => line.map_err(|_| CallError::Timeout(bound))??,
@@ -295,6 +304,7 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
                 Change::Applied(object) | Change::Deleted(object) => object.version(),
                 Change::Progress(seen) => {
                     bookmark_is_near = false;
+                    position.owed = 0;
                     *seen
                 }
                 Change::Listed { .. } => 0,

@@ -268,6 +268,18 @@ async fn a_reader_that_waits_learns_where_the_server_is_and_a_short_watch_brings
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bookmark_that_does_not_come_is_given_one_more_short_watch() {
+    let (mut bench, _events) = Bench::watching().await;
+    let _asked = bench.refresh.ask("n");
+    bench.server.next().await.ok(&page(9, &[], None));
+    for length in ["3", "3", "20"] {
+        let events = bench.watch_for(5, length).await.stream();
+        sleep(Duration::from_secs(3)).await;
+        drop(events);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_before_the_bookmark_is_there_is_served_by_it_and_who_asks_later_by_the_next() {
     let (mut bench, _events) = Bench::watching().await;
     let _first = bench.refresh.ask("n");
