@@ -70,10 +70,14 @@ fn start(site: &Site, progress: &Progress) -> Result<()> {
         node::import_images(site, progress)?;
     }
     let ask = |what: &str, components: &[Component], args: &[&str]| {
-        progress.wait(what, STEP_LIMIT, || {
+        let mut refused = String::new();
+        let waited = progress.wait(what, STEP_LIMIT, || {
             require_alive(site, components)?;
-            Ok(kubectl(site, args, None).is_ok())
-        })
+            let answer = kubectl(site, args);
+            refused = answer.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+            Ok(answer.is_ok())
+        });
+        waited.with_context(|| format!("the last answer: {refused}"))
     };
     ask("API server ready", &first, &["get", "--raw", "/readyz"])?;
 
@@ -84,9 +88,12 @@ fn start(site: &Site, progress: &Progress) -> Result<()> {
         Component::Kubelet,
         Component::KubeProxy,
     ])?;
-    kubectl(site, &["create", "--validate=false", "-f", "-"], Some(&first_objects(site)))?;
+    // Server-side applies, which may be repeated: on a starved machine a request can take longer than it is given.
+    let first_objects = site.config("first-objects.yaml");
+    std::fs::write(&first_objects, namespace_and_nodes(site))?;
+    ask("first objects", &second, &["apply", "--server-side", "--validate=false", "-f", &first_objects])?;
     let types = site.tools.bin.join("metallb-crds").display().to_string();
-    kubectl(site, &["create", "--validate=false", "-f", &types], None)?;
+    ask("load balancer's types", &second, &["apply", "--server-side", "--validate=false", "-f", &types])?;
     ask("nodes ready", &second, &["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=1s"])?;
     let published = ["get", "serviceaccount/default", "configmap/kube-root-ca.crt", "service/kubernetes"];
     ask("default account and CA published", &second, &published)?;
@@ -104,10 +111,8 @@ fn start(site: &Site, progress: &Progress) -> Result<()> {
     require_alive(site, &all)
 }
 
-fn kubectl(site: &Site, args: &[&str], stdin: Option<&str>) -> Result<String> {
-    let mut command = kubectl_command(site, args);
-    command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-    output(&mut command, stdin)
+fn kubectl(site: &Site, args: &[&str]) -> Result<String> {
+    output(&mut kubectl_command(site, args), None)
 }
 
 fn kubectl_command(site: &Site, args: &[&str]) -> Command {
@@ -122,7 +127,7 @@ fn kubectl_command(site: &Site, args: &[&str]) -> Command {
 }
 
 /// Before the controllers have made anything: MetalLB's namespace and, where nodes are pretended, the nodes.
-fn first_objects(site: &Site) -> String {
+fn namespace_and_nodes(site: &Site) -> String {
     let mut yaml = "{apiVersion: v1, kind: Namespace, metadata: {name: metallb-system}}\n".to_owned();
     if site.level == Level::ControlPlane {
         // Two, so that a node can be drained.
