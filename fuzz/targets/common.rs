@@ -3,8 +3,9 @@
 use std::sync::LazyLock;
 
 use external_ip_core::mapping::SlotAddress;
-use external_ip_core::names::Key;
+use external_ip_core::names::{self, Key};
 use external_ip_core::settings::{self, Settings};
+use external_ip_core::shared;
 use external_ip_core::stamp::{self, Answer};
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ const CONFIGURATION: &str = "
 version: 1
 classes:
   default: {}
+  several: {exposure: [dedicated, shared]}
   elsewhere: {allow: {namespaces: [nowhere]}}
 clusters:
 - {name: operated, namespace: data, selector: {clusterName: operated}, ports: [11222]}
@@ -60,10 +62,44 @@ pub fn stamped_twice(review: &Value, settings: &Settings) -> Option<Answer> {
     let mut after = review.clone();
     json_patch::patch(&mut after["request"]["object"], &patch).expect("the patch fits the pod");
     let [before_spec, after_spec] = [review, &after].map(|r| &r["request"]["object"]["spec"]);
-    assert_eq!(before_spec, after_spec, "nothing but metadata is changed");
+    only_ours_is_added(before_spec, after_spec);
     let again = answer(after.to_string().as_bytes(), settings).expect("the stamped pod is answered as well");
     let response: Value = serde_json::from_slice(&again.body).expect("an answer is JSON");
     assert!(response["response"]["patch"].is_null(), "a stamped pod needs no further patch: {response}");
     assert_eq!(first.stamped, again.stamped);
     Some(first)
+}
+
+/// A spec may gain our gate, environment, volume, mounts and shared ports; whatever it held stays, in its order.
+fn only_ours_is_added(before: &Value, after: &Value) {
+    match (before, after) {
+        (Value::Object(was), Value::Object(is)) => {
+            assert!(was.keys().all(|key| is.contains_key(key)), "nothing is taken away: {before} -> {after}");
+            for (key, value) in is {
+                only_ours_is_added(was.get(key).unwrap_or(&Value::Null), value);
+            }
+        }
+        (Value::Null, Value::Array(_)) => only_ours_is_added(&json!([]), after),
+        (Value::Array(was), Value::Array(is)) if was.len() == is.len() => {
+            was.iter().zip(is).for_each(|(former, value)| only_ours_is_added(former, value));
+        }
+        (Value::Array(was), Value::Array(is)) => {
+            // a gate of ours that we did not set is somebody else's idea
+            let is_forged = |value: &&Value| value["name"] == names::ADDRESS_GATE && !is.contains(value);
+            let held = was.iter().filter(|value| !is_forged(value));
+            let kept = is.iter().filter(|value| was.contains(value));
+            assert!(held.eq(kept), "what it held stays, in its order: {before} -> {after}");
+            is.iter()
+                .filter(|value| !was.contains(value))
+                .for_each(|value| assert!(is_ours(value), "{value} is ours"));
+        }
+        _ => assert_eq!(before, after, "nothing but lists of the spec is changed"),
+    }
+}
+
+fn is_ours(item: &Value) -> bool {
+    let name = item["name"].as_str().unwrap_or_default();
+    [names::ADDRESS_GATE, names::TOLD_VOLUME].contains(&name)
+        || name.starts_with("EXTERNAL_") && item["valueFrom"]["fieldRef"].is_object()
+        || shared::token_of(name).is_some() && item["containerPort"].is_u64()
 }
