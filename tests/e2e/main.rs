@@ -15,6 +15,7 @@ mod readme;
 mod replacements;
 mod replicas;
 mod rig;
+mod split;
 #[path = "../support/mod.rs"]
 mod support;
 mod uninstall;
