@@ -86,6 +86,10 @@ chaos-update: ## The minute of chaos, begun by an older version (FROM=revision; 
 	CHAOS_FROM=$$old/target/debug/external-ip-controller \
 	  cargo test --quiet --locked --package external-ip-controller --test chaos -- --nocapture
 
+.PHONY: watchers
+watchers: ## A thousand readers of /v1/watch at once, with slow and broken ones; prints how long a change takes to reach them
+	@cargo test --quiet --release --locked --package external-ip-controller --lib -- --ignored --nocapture a_thousand_readers
+
 .PHONY: test-tool
 test-tool: ## The local cluster itself: nothing is left behind, wherever it was killed
 	@cargo test --quiet --locked --package local-cluster

@@ -104,9 +104,16 @@ pub const HTTP2_ERRORS: usize = 100;
 pub const HTTP2_SEND_BUFFER: usize = 64 << 10;
 
 /// Connections of one listener at once; one more ends the one that is least of use. Each costs some 20 to 40 kB (TLS and
-/// HTTP buffers): the three listeners together stay well under the container's memory limit (256 MiB) next to 10 000
-/// pods. A flood at one listener leaves the others alone.
+/// HTTP buffers). A flood at one listener leaves the others alone.
 pub const CONNECTIONS: usize = 512;
+
+/// The same of the mapping listener, whose readers stay: 1 000 of them on each of two replicas still fit on one. At some 40 kB
+/// each that is 80 MB, beside 100 MB for 10 000 pods and the other listeners, in a container of 256 MiB.
+pub const MAPPING_CONNECTIONS: usize = 2048;
+
+/// Handshakes at the mapping listener at once. Readers of a replica that stops come back within [`WATCH_RETURN`]; half of
+/// [`MAPPING_CONNECTIONS`], so that a flood of handshakes leaves those who read alone.
+pub const MAPPING_HANDSHAKES: usize = 1024;
 
 /// Handshakes of one listener at once; one more ends the oldest of the address that has most of them. An honest client
 /// is through in milliseconds: a flood can neither use up [`CONNECTIONS`] nor keep an honest one waiting.
@@ -133,8 +140,36 @@ pub const REVIEW_BYTES_IN_FLIGHT: usize = 32 << 20;
 /// all is well; a client would rather ask another replica than wait longer. Less than a client's usual 10 s timeout.
 pub const POSITION_WAIT: Duration = Duration::from_secs(5);
 
-/// Requests that wait for a position at once. Each is a parked task of about 2 kB.
-pub const POSITION_WAITERS: usize = 256;
+/// Requests that wait for a position at once: all readers of another replica that has stopped. Each is a parked task of
+/// about 2 kB.
+pub const POSITION_WAITERS: usize = MAPPING_CONNECTIONS;
+
+/// The longest an answer is held that a reader wants to wait for (`?wait=`). Less than the 60 s after which many proxies and
+/// load balancers end a connection on which nothing is said.
+pub const WAIT_MAX: Duration = Duration::from_secs(55);
+
+/// Answers held at once, over all connections of the mapping listener: an HTTP/2 connection alone may have
+/// [`HTTP2_STREAMS`]. Each is a parked task of some kilobytes.
+pub const HELD_ANSWERS: usize = 4096;
+
+/// Between two words to a reader of `/v1/watch` for whom there is nothing new. Several within the 60 s after which many proxies
+/// and load balancers end a silent connection, and within [`STALLED_PEER`], so that readers that are gone are found.
+pub const WATCH_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How often the right of a reader of `/v1/watch` is looked at again. With [`ACCESS_CACHE`] it is how long a withdrawn right still
+/// reads; a thousand readers, each with a token of its own, cost the API server some 70 reviews a second.
+pub const WATCH_ACCESS: Duration = Duration::from_secs(30);
+
+/// Pause of a reader of `/v1/watch` after each kilobyte it was sent: 4 MB a second for one reader at most. A cluster's document
+/// follows the next change at once; the map of 10 000 pods, of 3 MB, once a second.
+pub const WATCH_PACE: Duration = Duration::from_micros(250);
+
+/// Within this time readers of a replica that stops come back to another one, each at a moment of its own: a thousand
+/// handshakes in one moment would keep everybody waiting.
+pub const WATCH_RETURN: Duration = Duration::from_secs(5);
+
+/// Smallest document that is compressed. Below it an answer is one packet with or without.
+pub const GZIP_FROM: usize = 1024;
 
 /// How often the leader looks which external addresses are due to be dialled. A pod that has just become reachable is known
 /// to be this much later, and a round is not begun before the last one has ended.
@@ -269,7 +304,9 @@ mod tests {
         assert!(WATCH_RENEWAL + WRITE_TIMEOUT < STALE_AFTER);
         assert!(AUTHORITY_POLL < FORMER_AUTHORITY && STALE_AFTER < FORMER_AUTHORITY);
         assert!(NEXT_AUTHORITY < AUTHORITY_RENEWAL && AUTHORITY_RENEWAL < AUTHORITY_LIFE);
+        assert!(WATCH_KEEP_ALIVE < STALLED_PEER && WATCH_KEEP_ALIVE * 2 < WAIT_MAX);
         assert!(REVIEW_RETRY < ACCESS_CACHE && ACCESS_CACHE < ACCESS_OUTAGE);
+        const { assert!(MAPPING_HANDSHAKES * 2 <= MAPPING_CONNECTIONS && MAPPING_CONNECTIONS <= HELD_ANSWERS) };
         const { assert!(REVIEW_BYTES < REVIEW_BYTES_IN_FLIGHT && TOKEN_BYTES < HEADER_BYTES) };
         assert!(BODY_TIMEOUT < HEADER_TIMEOUT && CONFIG_MAP_DEBOUNCE < CONFIG_MAP_DEBOUNCE_MAX);
         assert!(REGISTRATION_RETRY < REGISTRATION_POLL && REGISTRATION_POLL < REGISTRATION_REMINDER);

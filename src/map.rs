@@ -77,6 +77,8 @@ impl Published {
 pub struct Current {
     published: ArcSwapOption<Published>,
     changes: watch::Sender<u64>,
+    /// The generation.
+    documents: watch::Sender<u64>,
 }
 
 impl Default for Current {
@@ -88,7 +90,11 @@ impl Default for Current {
 impl Current {
     /// Nothing published yet.
     pub fn new() -> Self {
-        Self { published: ArcSwapOption::empty(), changes: watch::Sender::new(0) }
+        Self {
+            published: ArcSwapOption::empty(),
+            changes: watch::Sender::new(0),
+            documents: watch::Sender::new(0),
+        }
     }
 
     /// Shows `snapshot` to everybody from now on. For one caller, the state loop. Documents of clusters that have not
@@ -107,6 +113,7 @@ impl Current {
         let published = Published { mapping, slots, service_ip, position, reached, generation, documents };
         self.published.store(Some(Arc::new(published)));
         self.changes.send_modify(|n| *n += 1);
+        self.documents.send_if_modified(|n| std::mem::replace(n, generation) != generation);
     }
 
     /// What is published now; `None` before the first list is complete.
@@ -118,6 +125,12 @@ impl Current {
     /// load: nothing is missed.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Changes only where documents have: a thousand readers who wait for one are not woken by every bookmark. Subscribe
+    /// first, then load.
+    pub fn changed_documents(&self) -> watch::Receiver<u64> {
+        self.documents.subscribe()
     }
 
     /// What is published once `enough` says so. Waits for as long as that takes; bound it from outside.

@@ -11,6 +11,7 @@ use external_ip_core::objects::Service;
 use external_ip_core::settings::{self, CertificateFiles, CertificateSource, Settings};
 use external_ip_core::state::Update;
 use kube::Client;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::serve::access::{Access, ApiReviewer};
 use crate::serve::admin::{self, Health};
 use crate::serve::admission::{self, Admission};
-use crate::serve::listener::Listener;
+use crate::serve::listener::{Limits, Listener};
 use crate::serve::mapping::{self, Mapping};
 use crate::tls::files::Files;
 use crate::tls::leaf::SelfManaged;
@@ -57,6 +58,7 @@ struct Shared {
 /// # Errors
 /// The configuration, an address to listen at, a certificate file, or the name of a task that ended.
 pub async fn run(args: &cli::Run) -> Result<()> {
+    raise_open_files();
     let stop = Stop::on_signals()?;
     let settings = Arc::new(read_settings(args)?);
     let client = client::from_environment().await?;
@@ -90,6 +92,16 @@ pub async fn run(args: &cli::Run) -> Result<()> {
         namespace = %shared.namespace, "running; /readyz says when everything has been listed"
     );
     tasks.until_stopped(&stop, &shared.health).await
+}
+
+/// Each connection is an open file. Container runtimes leave a process 1 024 of them as long as it asks for no more, which
+/// a thousand readers use up.
+pub(crate) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "no more than {:?} open files: connections beyond are not accepted", limit.current);
+    }
 }
 
 fn read_settings(args: &cli::Run) -> Result<Settings> {
@@ -214,6 +226,7 @@ fn listen(
             access,
             ca: certificates.trusted.clone(),
             metrics: Arc::clone(&shared.metrics),
+            stop: stop.serving.clone(),
         });
         served.push(("mapping", args.listen_mapping, mapping, Some(key)));
     }
@@ -224,6 +237,9 @@ fn listen(
     }
     for (name, address, router, key) in served {
         let mut listener = Listener::bind(name, address)?;
+        if name == "mapping" {
+            listener = listener.limits(Limits::of_readers());
+        }
         if let Some(key) = key {
             listener = listener.tls(tls::server_config(Arc::clone(key))?);
         }
@@ -404,5 +420,20 @@ async fn follow_service(
             () = stop.cancelled() => return,
             changed = service.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_system_allows() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        // not by much: other tests have files, too
+        let fewer = Rlimit { current: maximum.map(|most| most - 1), maximum };
+        setrlimit(Resource::Nofile, fewer).unwrap();
+        raise_open_files();
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
     }
 }

@@ -1,12 +1,18 @@
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
-use external_ip_core::formats::{document, etag, origin};
+use external_ip_core::formats::{document, etag, nat_map, origin};
 use external_ip_core::mapping::{ClusterMapping, Mapping};
 use external_ip_core::names::Key;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::HeaderValue;
+use tokio::sync::OnceCell;
+
+use crate::constants::GZIP_FROM;
 
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,13 +21,15 @@ pub enum Format {
     Json,
     /// `application/yaml` (RFC 9512)
     Yaml,
+    /// What drivers take: routed TCP ports only, as JSON.
+    NatMap,
 }
 
 impl Format {
     /// The `Content-Type`.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::Json => "application/json",
+            Self::Json | Self::NatMap => "application/json",
             Self::Yaml => "application/yaml",
         }
     }
@@ -34,14 +42,56 @@ pub struct Document {
     pub body: Bytes,
     /// Strong `ETag` with its quotes: equal bytes, equal tag, on every replica.
     pub etag: HeaderValue,
+    gzip: OnceCell<Option<Box<Document>>>,
 }
 
 impl Document {
     /// `text` with its tag.
-    pub fn new(text: String) -> Self {
+    pub fn new(text: impl Into<Bytes>) -> Self {
+        let body = text.into();
         // base32 between quotes is a header value; were it not, a client would see an ETag that never matches
-        let etag = HeaderValue::try_from(etag(text.as_bytes())).unwrap_or(HeaderValue::from_static("\"\""));
-        Self { body: Bytes::from(text), etag }
+        let etag = HeaderValue::try_from(etag(&body)).unwrap_or(HeaderValue::from_static("\"\""));
+        Self { body, etag, gzip: OnceCell::new() }
+    }
+
+    /// The same compressed, with a tag of its own; `None` where that saves nothing. Made once, by the first who asks, and
+    /// beside the threads that answer: a map of 10 000 pods takes tens of milliseconds.
+    pub async fn gzip(&self) -> Option<&Self> {
+        if self.body.len() < GZIP_FROM {
+            return None;
+        }
+        let made = self.gzip.get_or_init(async || {
+            let body = self.body.clone();
+            tokio::task::spawn_blocking(move || gzip(&body)).await.ok().flatten()
+        });
+        made.await.as_deref()
+    }
+}
+
+fn gzip(body: &Bytes) -> Option<Box<Document>> {
+    // the fastest level: entries repeat themselves so much that the others save little more
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).ok()?;
+    let made = encoder.finish().ok()?;
+    (made.len() < body.len()).then(|| Box::new(Document::new(made)))
+}
+
+/// One document in each format.
+#[derive(Debug, Default)]
+struct Forms {
+    json: OnceLock<Document>,
+    yaml: OnceLock<Document>,
+    nat_map: OnceLock<Document>,
+}
+
+impl Forms {
+    fn get(&self, format: Format, make: impl FnOnce() -> String) -> &Document {
+        let form = match format {
+            Format::Json => &self.json,
+            Format::Yaml => &self.yaml,
+            Format::NatMap => &self.nat_map,
+        };
+        form.get_or_init(|| Document::new(make()))
     }
 }
 
@@ -52,8 +102,7 @@ pub struct Documents {
     mapping: Mapping,
     service_ip: Option<IpAddr>,
     origin: OnceLock<(Document, usize)>,
-    json: OnceLock<Document>,
-    yaml: OnceLock<Document>,
+    forms: Forms,
 }
 
 impl Documents {
@@ -71,8 +120,7 @@ impl Documents {
             mapping: mapping.clone(),
             service_ip,
             origin: OnceLock::new(),
-            json: OnceLock::new(),
-            yaml: OnceLock::new(),
+            forms: Forms::default(),
         }
     }
 
@@ -93,12 +141,13 @@ impl Documents {
         })
     }
 
-    /// The full document over all clusters.
+    /// The document over all clusters.
     pub fn aggregate(&self, format: Format) -> &Document {
-        match format {
-            Format::Json => self.json.get_or_init(|| Document::new(document::aggregate_json(&self.mapping))),
-            Format::Yaml => self.yaml.get_or_init(|| Document::new(document::aggregate_yaml(&self.mapping))),
-        }
+        self.forms.get(format, || match format {
+            Format::Json => document::aggregate_json(&self.mapping),
+            Format::Yaml => document::aggregate_yaml(&self.mapping),
+            Format::NatMap => nat_map::aggregate(&self.mapping),
+        })
     }
 
     /// One cluster's documents.
@@ -111,21 +160,21 @@ impl Documents {
 #[derive(Debug)]
 pub struct ClusterDocuments {
     mapping: Arc<ClusterMapping>,
-    json: OnceLock<Document>,
-    yaml: OnceLock<Document>,
+    forms: Forms,
 }
 
 impl ClusterDocuments {
     fn new(mapping: Arc<ClusterMapping>) -> Self {
-        Self { mapping, json: OnceLock::new(), yaml: OnceLock::new() }
+        Self { mapping, forms: Forms::default() }
     }
 
-    /// The full document of the cluster.
+    /// The document of the cluster.
     pub fn document(&self, format: Format) -> &Document {
-        match format {
-            Format::Json => self.json.get_or_init(|| Document::new(document::cluster_json(&self.mapping))),
-            Format::Yaml => self.yaml.get_or_init(|| Document::new(document::cluster_yaml(&self.mapping))),
-        }
+        self.forms.get(format, || match format {
+            Format::Json => document::cluster_json(&self.mapping),
+            Format::Yaml => document::cluster_yaml(&self.mapping),
+            Format::NatMap => nat_map::cluster(&self.mapping),
+        })
     }
 }
 
@@ -147,5 +196,26 @@ mod tests {
     fn a_document_is_made_once() {
         let documents = Documents::new(&mapping([cluster("data", "a", 2)]), None, None);
         assert_eq!(documents.origin().body.as_ptr(), documents.origin().body.as_ptr());
+    }
+
+    #[tokio::test]
+    async fn a_document_is_compressed_once_and_only_where_that_saves_something() {
+        use std::io::Read;
+        let large = mapping((0..20).map(|n| cluster("data", &format!("c{n}"), 3)));
+        let documents = Documents::new(&large, None, None);
+        let document = documents.aggregate(Format::Json);
+        let (one, other) = tokio::join!(document.gzip(), document.gzip());
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert!(std::ptr::eq(one, other));
+        assert!(one.body.len() * 4 < document.body.len() && one.etag != document.etag);
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(&one.body[..]).read_to_end(&mut text).unwrap();
+        assert_eq!(text, document.body);
+        let again = Documents::new(&large, None, None);
+        assert_eq!(again.aggregate(Format::Json).gzip().await.unwrap().etag, one.etag, "on every replica");
+        let small = Documents::new(&mapping([cluster("data", "a", 1)]), None, None);
+        assert!(small.aggregate(Format::Json).gzip().await.is_none());
+        let noise: Vec<u8> = (0..GZIP_FROM).map(|_| fastrand::u8(..)).collect();
+        assert!(Document::new(noise).gzip().await.is_none(), "nothing would be saved");
     }
 }

@@ -63,6 +63,17 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// For clients that stay, waiting for changes.
+    pub fn of_readers() -> Self {
+        Self {
+            connections: constants::MAPPING_CONNECTIONS,
+            handshakes: constants::MAPPING_HANDSHAKES,
+            ..Self::default()
+        }
+    }
+}
+
 /// A listener could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("{listener} listener: cannot listen on {address}: {error}{}", remedy(.error))]

@@ -3,26 +3,30 @@
 //! Bodies hold entries only: equal maps are equal bytes with an equal `ETag` on every replica. What differs per replica
 //! is in headers: `Age` (seconds since the slowest watch last heard from the API server) and `Map-Position`.
 
+mod held;
 mod pods;
 mod request;
+mod routes;
 mod shown;
+mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::get;
 use external_ip_core::names::Key;
-use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use tokio_util::sync::CancellationToken;
 
 use super::access::{self, Access, Wish};
 use super::problem::Problem;
-use crate::map::{Current, Document, Explainer, Format, Liveness, Refresh};
+use crate::map::{Current, Document, Explainer, Format, Liveness, Position, Refresh};
 use crate::metrics::Metrics;
 use crate::tls::Trusted;
+use held::Held;
 pub use shown::{MAP_POSITION, MAPPING_RESET};
 use shown::{Readers, Shown};
 
@@ -42,14 +46,18 @@ pub struct Mapping {
     pub ca: Option<Trusted>,
     /// Counts requests.
     pub metrics: Arc<Metrics>,
+    /// Ends what is held: readers go to another replica.
+    pub stop: CancellationToken,
 }
 
 struct Shared {
     mapping: Mapping,
     readers: Readers,
+    held: Held,
 }
 
 /// A document, before its format is chosen.
+#[derive(Debug, Clone)]
 enum Wanted {
     Origin,
     Aggregate,
@@ -75,43 +83,9 @@ impl Wanted {
 
 /// The routes of the mapping listener.
 pub fn router(mapping: Mapping) -> Router {
-    let shared = Arc::new(Shared { mapping, readers: Readers::new() });
-    Router::new()
-        .route(
-            "/",
-            get(async |State(s): State<Arc<Shared>>, request: Request| {
-                s.answer(Wanted::Origin, request).await
-            }),
-        )
-        .route(
-            "/v1/mapping",
-            get(async |State(s): State<Arc<Shared>>, request: Request| {
-                s.answer(Wanted::Aggregate, request).await
-            }),
-        )
-        .route(
-            "/v1/mapping/{namespace}/{cluster}",
-            get(
-                async |State(s): State<Arc<Shared>>,
-                       Path((namespace, cluster)): Path<(String, String)>,
-                       request: Request| {
-                    s.answer(Wanted::Cluster(Key::new(namespace, cluster)), request).await
-                },
-            ),
-        )
-        .route(
-            "/v1/pods/{namespace}/{pod}",
-            get(
-                async |State(s): State<Arc<Shared>>,
-                       Path((namespace, pod)): Path<(String, String)>,
-                       request: Request| {
-                    let (asked, _) = request.into_parts();
-                    let answer = s.explain(Key::new(namespace, pod), &asked.headers, &asked.uri).await;
-                    s.counted("pod", answer)
-                },
-            ),
-        )
-        .route("/ca.pem", get(async |State(s): State<Arc<Shared>>| s.ca()))
+    let shared = Arc::new(Shared { mapping, readers: Readers::new(), held: Held::new() });
+    let routes = routes::all().into_iter().fold(Router::new(), |all, (path, route)| all.route(path, route));
+    routes
         .fallback(async |State(s): State<Arc<Shared>>, uri: Uri| s.counted("other", Err(no_such_path(&uri))))
         .method_not_allowed_fallback(async |State(s): State<Arc<Shared>>| {
             s.counted("other", Err(only_reading()))
@@ -126,6 +100,18 @@ impl Shared {
         self.counted(wanted.name(), answer)
     }
 
+    async fn stream(self: &Arc<Self>, wanted: Wanted, request: Request) -> Response {
+        let (asked, _) = request.into_parts();
+        let answer = self.watch(wanted, &asked.headers, &asked.uri).await;
+        self.counted("watch", answer)
+    }
+
+    async fn pod(&self, pod: Key, request: Request) -> Response {
+        let (asked, _) = request.into_parts();
+        let answer = self.explain(pod, &asked.headers, &asked.uri).await;
+        self.counted("pod", answer)
+    }
+
     fn counted(&self, document: &'static str, answer: Result<Response, Problem>) -> Response {
         let answer = answer.unwrap_or_else(Response::from);
         self.mapping.metrics.request(document, answer.status());
@@ -137,49 +123,49 @@ impl Shared {
             Wanted::Origin => Format::Yaml,
             Wanted::Aggregate | Wanted::Cluster(_) => request::format(headers, uri)?,
         };
-        let Mapping { access, metrics, .. } = &self.mapping;
-        access.check(headers, &wanted.wish(), metrics).await?;
-        let shown = self.readers.show(&self.mapping.current, &self.mapping.refresh, headers).await?;
-        let documents = shown.published.documents();
-        let document = match wanted {
-            Wanted::Origin => documents.origin(),
-            Wanted::Aggregate => documents.aggregate(format),
-            Wanted::Cluster(key) => match documents.cluster(key) {
-                Some(cluster) => cluster.document(format),
-                None => return Err(no_such_cluster(key).header(MAP_POSITION, shown::value(&shown.position))),
-            },
-        };
-        Ok(self.deliver(&shown, document, format.media_type(), headers))
+        let (wait, seen) = (request::wait(uri)?, request::position(headers)?);
+        self.check(headers, wanted).await?;
+        let mut shown = self.show(seen.as_ref()).await?;
+        let gzip = request::takes_gzip(headers);
+        let mut document = shown.document(wanted, format)?;
+        let mut compressed = if gzip { document.gzip().await } else { None };
+        let known = request::knows(headers, &compressed.unwrap_or(document).etag);
+        if known && !wait.is_zero() && !shown.reset {
+            shown = self.hold(wanted, format, shown, wait).await?;
+            self.check(headers, wanted).await?;
+            document = shown.document(wanted, format)?;
+            compressed = if gzip { document.gzip().await } else { None };
+        }
+        Ok(self.deliver(&shown, document, compressed, format.media_type(), headers))
+    }
+
+    async fn check(&self, headers: &HeaderMap, wanted: &Wanted) -> Result<(), Problem> {
+        self.mapping.access.check(headers, &wanted.wish(), &self.mapping.metrics).await
+    }
+
+    async fn show(&self, seen: Option<&Position>) -> Result<Shown, Problem> {
+        self.readers.show(&self.mapping.current, &self.mapping.refresh, seen).await
     }
 
     fn deliver(
         &self,
         shown: &Shown,
         document: &Document,
+        compressed: Option<&Document>,
         media_type: &'static str,
         asked: &HeaderMap,
     ) -> Response {
-        let known = request::knows(asked, &document.etag);
-        let (status, body) = if known {
-            (StatusCode::NOT_MODIFIED, Bytes::new())
-        } else {
-            (StatusCode::OK, document.body.clone())
-        };
-        let mut answer = Response::new(Body::from(body));
-        *answer.status_mut() = status;
+        let mut answer = written(document, compressed, media_type, asked);
         let headers = answer.headers_mut();
-        if !known {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        }
-        headers.insert(ETAG, document.etag.clone());
-        // a cache may keep it, but must ask each time: what is late can be wrong for whoever connects
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(VARY, HeaderValue::from_static("Accept"));
         shown.mark(headers);
-        // a feed that never was heard has nothing published, so there is an age; rounded down, as RFC 9111 has it
-        let age = self.mapping.liveness.age().unwrap_or_default();
-        headers.insert(AGE, HeaderValue::from(age.as_secs()));
+        headers.insert(AGE, HeaderValue::from(self.age()));
         answer
+    }
+
+    /// Seconds since the slowest watch last heard from the API server, rounded down as RFC 9111 has it.
+    fn age(&self) -> u64 {
+        // a feed that never was heard has nothing published, so there is an age
+        self.mapping.liveness.age().unwrap_or_default().as_secs()
     }
 
     fn ca(&self) -> Response {
@@ -200,6 +186,33 @@ impl Shared {
     }
 }
 
+/// A document as it is sent, or that the reader has it.
+fn written(
+    document: &Document,
+    compressed: Option<&Document>,
+    media_type: &'static str,
+    asked: &HeaderMap,
+) -> Response {
+    let sent = compressed.unwrap_or(document);
+    let known = request::knows(asked, &sent.etag);
+    let mut answer = Response::new(Body::from(if known { Bytes::new() } else { sent.body.clone() }));
+    if known {
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = answer.headers_mut();
+    if !known {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        if compressed.is_some() {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+    }
+    headers.insert(ETAG, sent.etag.clone());
+    // a cache may keep it, but must ask each time: what is late can be wrong for whoever connects
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    answer
+}
+
 fn no_such_cluster(key: &Key) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "NoSuchCluster")
         .message(format!("there is no cluster {key}: no pod of it is known and no address is kept for it"))
@@ -209,7 +222,7 @@ fn no_such_cluster(key: &Key) -> Problem {
 fn no_such_path(uri: &Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "NoSuchPath")
         .message(format!("there is nothing at {}", uri.path()))
-        .remedy("there are /, /v1/mapping, /v1/mapping/NAMESPACE/CLUSTER, /v1/pods/NAMESPACE/POD and /ca.pem")
+        .remedy("there are /, /v1/mapping, /v1/mapping/NAMESPACE/CLUSTER, the same below /v1/watch, /v1/pods/NAMESPACE/POD and /ca.pem")
 }
 
 fn only_reading() -> Problem {

@@ -41,6 +41,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason).header(RETRY_AFTER, seconds)
     }
 
+    /// The stable word.
+    pub(crate) fn reason(&self) -> &'static str {
+        self.body.reason
+    }
+
     /// Whether it says that somebody known may not.
     pub(crate) fn is_forbidden(&self) -> bool {
         self.status == StatusCode::FORBIDDEN

@@ -154,7 +154,7 @@ async fn floods_at_every_listener_keep_no_admission_waiting_until_it_is_given_up
     let (stop, mut attackers) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
     let counts: Vec<Arc<AtomicUsize>> = (0..4).map(|_| Arc::default()).collect();
     let slow_headers = b"GET /metrics HTTP/1.1\r\nhost: x\r\nslow: ".to_vec();
-    // more of each than the listener has places, at the plain one, and than it has handshakes, at the others
+    // more of each than the listener has places, at the plain one, and than it has handshakes, at the one for admission
     for (count, at, bytes, clients) in [
         (&counts[0], product.admission, HALF_HELLO.to_vec(), 200),
         (&counts[1], product.mapping, HALF_HELLO.to_vec(), 200),

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::mapping::{ClusterMapping, Entry, EntryState, External};
+use crate::mapping::{ClusterMapping, Entry, EntryState, External, Mapping};
 use crate::objects::Protocol;
+
+use super::document::to_json;
 
 #[derive(Serialize)]
 struct Target {
@@ -19,12 +21,18 @@ struct Target {
 /// IPv6 addresses stand without brackets. Addresses pair by family; a load balancer known by name only is a host for
 /// both. UDP and SCTP cannot be told apart in such a key and are left out.
 pub fn cluster(mapping: &ClusterMapping) -> String {
-    let routed = mapping.entries.iter().filter(|e| e.state == EntryState::Routed);
+    pairs(&mapping.entries)
+}
+
+/// The same of all clusters in one. No two Routed entries have one internal address.
+pub fn aggregate(mapping: &Mapping) -> String {
+    pairs(mapping.values().flat_map(|cluster| &cluster.entries))
+}
+
+fn pairs<'m>(entries: impl IntoIterator<Item = &'m Entry>) -> String {
+    let routed = entries.into_iter().filter(|e| e.state == EntryState::Routed);
     let pairs: BTreeMap<String, Target> = routed.flat_map(targets).collect();
-    // strings and numbers always serialize
-    let mut text = serde_json::to_string(&pairs).unwrap_or_default();
-    text.push('\n');
-    text
+    to_json(&pairs)
 }
 
 fn targets(entry: &Entry) -> Vec<(String, Target)> {

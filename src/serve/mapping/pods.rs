@@ -19,8 +19,11 @@ impl Shared {
         headers: &HeaderMap,
         uri: &Uri,
     ) -> Result<Response, Problem> {
-        let text = request::named(uri) == Some("text");
+        let text = request::parameter(uri, "format") == Some("text");
         let format = if text { Format::Json } else { request::format(headers, uri)? };
+        if format == Format::NatMap {
+            return Err(request::unknown_format("a pod has format=json, format=yaml and format=text"));
+        }
         let cluster = self.mapping.current.load().and_then(|published| cluster_of(&published, &pod));
         let wish = match &cluster {
             Some(cluster) => access::cluster(&cluster.namespace, &cluster.name),
@@ -28,7 +31,7 @@ impl Shared {
         };
         let allowed = self.mapping.access.check(headers, &wish, &self.mapping.metrics).await;
         allowed.map_err(|problem| if problem.is_forbidden() { not_for_you(&pod) } else { problem })?;
-        let mut shown = self.readers.show(&self.mapping.current, &self.mapping.refresh, headers).await?;
+        let mut shown = self.show(request::position(headers)?.as_ref()).await?;
         let found = self.mapping.explainer.ask(pod.clone()).await.ok_or_else(busy)?;
         shown.position = found.position.keeping(&shown.position);
         let Some(explanation) = found.explanation else {
@@ -40,10 +43,10 @@ impl Shared {
         }
         let (body, media_type) = match format {
             _ if text => (explain::text(&explanation), "text/plain; charset=utf-8"),
-            Format::Json => (explain::json(&explanation), format.media_type()),
+            Format::Json | Format::NatMap => (explain::json(&explanation), format.media_type()),
             Format::Yaml => (explain::yaml(&explanation), format.media_type()),
         };
-        Ok(self.deliver(&shown, &Document::new(body), media_type, headers))
+        Ok(self.deliver(&shown, &Document::new(body), None, media_type, headers))
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use futures::future::{FutureExt, select_all};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
 
+use super::{Wanted, no_such_cluster};
 use crate::constants::{POSITION_WAIT, POSITION_WAITERS};
-use crate::map::{Current, Position, Published, Refresh};
+use crate::map::{Current, Document, Format, Position, Published, Refresh};
 use crate::serve::problem::Problem;
 
 /// The last changes a map shows; in a request, those the reader has been shown.
@@ -27,6 +28,19 @@ pub(super) struct Shown {
 impl Shown {
     fn now(published: Arc<Published>) -> Self {
         Self { position: published.position.clone(), published, reset: false }
+    }
+
+    /// The document the reader asks for.
+    pub(super) fn document(&self, wanted: &Wanted, format: Format) -> Result<&Document, Problem> {
+        let documents = self.published.documents();
+        match wanted {
+            Wanted::Origin => Ok(documents.origin()),
+            Wanted::Aggregate => Ok(documents.aggregate(format)),
+            Wanted::Cluster(key) => match documents.cluster(key) {
+                Some(cluster) => Ok(cluster.document(format)),
+                None => Err(no_such_cluster(key).header(MAP_POSITION, value(&self.position))),
+            },
+        }
     }
 
     pub(super) fn mark(&self, headers: &mut HeaderMap) {
@@ -52,23 +66,19 @@ impl Readers {
         &self,
         current: &Current,
         refresh: &Refresh,
-        headers: &HeaderMap,
+        seen: Option<&Position>,
     ) -> Result<Shown, Problem> {
         let Some(now) = current.load() else {
             return Err(Problem::unavailable("NotListedYet")
                 .message("this replica has just started and has not seen all pods and Services yet")
                 .remedy("ask again; the controller's /readyz says what it waits for"));
         };
-        let Some(asked) = headers.get(MAP_POSITION) else { return Ok(Shown::now(now)) };
-        let seen: Position = asked.to_str().unwrap_or_default().parse().map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, "InvalidPosition")
-                .message(format!("Map-Position is {error}"))
-        })?;
-        let behind = || behind(&current.load().unwrap_or_else(|| Arc::clone(&now)), &seen);
-        let place = if now.reached.is_behind(&seen) { Some(self.places.try_acquire()) } else { None };
+        let Some(seen) = seen else { return Ok(Shown::now(now)) };
+        let behind = || behind(&current.load().unwrap_or_else(|| Arc::clone(&now)), seen);
+        let place = if now.reached.is_behind(seen) { Some(self.places.try_acquire()) } else { None };
         match place {
-            None => Ok(Shown { position: now.position.keeping(&seen), published: now, reset: false }),
-            Some(Ok(_place)) => catch_up(current, refresh, &now, &seen).await.ok_or_else(behind),
+            None => Ok(Shown { position: now.position.keeping(seen), published: now, reset: false }),
+            Some(Ok(_place)) => catch_up(current, refresh, &now, seen).await.ok_or_else(behind),
             Some(Err(_)) => Err(behind()),
         }
     }

@@ -11,14 +11,15 @@ use crate::testing::{cluster, mapping};
 
 pub(super) struct Served {
     current: Arc<Current>,
-    refresh: Arc<Refresh>,
-    metrics: Arc<Metrics>,
+    pub(super) refresh: Arc<Refresh>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) stop: CancellationToken,
     pub(super) router: Router,
     pub(super) questions: tokio::sync::mpsc::Receiver<PodQuestion>,
 }
 
 /// An open listener; nothing is published yet.
-fn served() -> Served {
+pub(super) fn served() -> Served {
     served_to(Access::Open)
 }
 
@@ -30,6 +31,7 @@ pub(super) fn served_to(access: Access) -> Served {
     let metrics = Arc::new(Metrics::new(Arc::clone(&current), Arc::clone(&liveness)));
     let (explainer, questions) = Explainer::new();
     let (_, ca) = tokio::sync::watch::channel(Some("PEM".into()));
+    let stop = CancellationToken::new();
     let mapping = Mapping {
         current: Arc::clone(&current),
         liveness,
@@ -38,8 +40,9 @@ pub(super) fn served_to(access: Access) -> Served {
         access,
         ca: Some(ca),
         metrics: Arc::clone(&metrics),
+        stop: stop.clone(),
     };
-    Served { current, refresh, metrics, router: router(mapping), questions }
+    Served { current, refresh, metrics, stop, router: router(mapping), questions }
 }
 
 pub(super) fn position(pods: u64) -> Position {
@@ -73,7 +76,12 @@ pub(super) async fn send(router: &Router, method: &str, path: &str, headers: &[(
     }
     let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     let (parts, body) = answer.into_parts();
-    let body = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
+    let mut bytes = to_bytes(body, 1 << 20).await.unwrap().to_vec();
+    if parts.headers.get("content-encoding").is_some_and(|coding| coding == "gzip") {
+        let packed = std::mem::take(&mut bytes);
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut bytes).unwrap();
+    }
+    let body = String::from_utf8(bytes).unwrap();
     Answer { status: parts.status.as_u16(), headers: parts.headers, body }
 }
 
@@ -111,18 +119,23 @@ async fn every_document_has_its_type_its_tag_its_age_and_its_position() {
         ("/", "application/yaml"),
         ("/v1/mapping", "application/json"),
         ("/v1/mapping?format=yaml", "application/yaml"),
+        ("/v1/mapping?format=nat-map", "application/json"),
         ("/v1/mapping/data/a", "application/json"),
+        ("/v1/mapping/data/a?format=nat-map", "application/json"),
     ] {
         let answer = served.get(path, &[]).await;
         assert_eq!((answer.status, answer.header(CONTENT_TYPE)), (200, media), "{path}");
         assert_eq!(answer.header(AGE), "0");
         assert_eq!(answer.header(MAP_POSITION), "e5.n5.p7.s5");
-        assert_eq!((answer.header(CACHE_CONTROL), answer.header(VARY)), ("no-cache", "Accept"));
+        assert_eq!(
+            (answer.header(CACHE_CONTROL), answer.header(VARY)),
+            ("no-cache", "Accept, Accept-Encoding")
+        );
         assert!(answer.header(ETAG).starts_with('"') && answer.header(ETAG).len() > 10, "{answer:?}");
         assert!(!answer.body.is_empty());
     }
     let text = served.metrics.text();
-    assert!(text.contains("external_ip_requests_total{document=\"aggregate\",code=\"200\"} 2"), "{text}");
+    assert!(text.contains("external_ip_requests_total{document=\"aggregate\",code=\"200\"} 3"), "{text}");
 }
 
 #[tokio::test]
@@ -172,7 +185,9 @@ async fn errors_say_what_is_wrong_and_what_to_do() {
         ("GET", "/v2", vec![], 404, "NoSuchPath", "/v1/mapping"),
         ("POST", "/v1/mapping", vec![], 405, "OnlyReading", "GET or HEAD"),
         ("GET", "/v1/mapping?format=xml", vec![], 400, "UnknownFormat", "format=json"),
+        ("GET", "/v1/pods/data/a-0?format=nat-map", vec![], 400, "UnknownFormat", "format=text"),
         ("GET", "/", vec![("map-position", "yesterday")], 400, "InvalidPosition", "unchanged"),
+        ("GET", "/?wait=soon", vec![], 400, "InvalidWait", "whole seconds"),
     ] {
         let answer = served.send(method, path, &headers).await;
         assert_eq!(answer.status, status, "{path}");
@@ -274,6 +289,7 @@ async fn the_ca_is_there_for_everybody_and_its_absence_is_explained() {
         access: Access::Open,
         ca: None,
         metrics: Arc::clone(&metrics),
+        stop: CancellationToken::new(),
     };
     let answer = Served { router: router(mapping), ..served }.get("/ca.pem", &[]).await;
     assert_eq!(answer.status, 404);
@@ -310,6 +326,7 @@ async fn access_is_judged_before_anything_is_told() {
         access: Access::token(Arc::new(Nobody)),
         ca: None,
         metrics: Arc::clone(&metrics),
+        stop: CancellationToken::new(),
     };
     let served = Served { router: router(mapping), ..served };
     served.publish(two(), 7);
@@ -318,4 +335,34 @@ async fn access_is_judged_before_anything_is_told() {
         assert_eq!(answer.status, 401, "{path}");
         assert!(answer.header(MAP_POSITION).is_empty());
     }
+}
+
+#[tokio::test]
+async fn drivers_get_their_form_of_one_cluster_and_of_all() {
+    let served = served();
+    served.publish(two(), 7);
+    let one = served.get("/v1/mapping/data/a?format=nat-map", &[]).await;
+    let pairs: serde_json::Value = serde_json::from_str(&one.body).unwrap();
+    assert_eq!(pairs["198.18.0.1:11222"], serde_json::json!({"host": "203.0.113.1", "port": 11222}));
+    let all = served.get("/v1/mapping?format=nat-map", &[]).await;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&all.body).unwrap(), pairs, "b has an address of a");
+}
+
+#[tokio::test]
+async fn who_takes_gzip_gets_the_same_in_fewer_bytes_under_a_tag_of_its_own() {
+    let served = served();
+    served.publish(mapping([cluster("data", "a", 20), cluster("data", "small", 1)]), 7);
+    let gzip = ("accept-encoding", "gzip, br");
+    for path in ["/v1/mapping", "/v1/mapping?format=yaml", "/v1/mapping/data/a"] {
+        let (plain, packed) = (served.get(path, &[]).await, served.get(path, &[gzip]).await);
+        assert_eq!((plain.header(CONTENT_ENCODING), packed.header(CONTENT_ENCODING)), ("", "gzip"));
+        assert_eq!(packed.body, plain.body, "{path}");
+        assert_ne!(packed.header(ETAG), plain.header(ETAG));
+        let again = served.get(path, &[gzip, ("if-none-match", packed.header(ETAG))]).await;
+        assert_eq!((again.status, again.header(CONTENT_ENCODING), again.body.as_str()), (304, "", ""));
+        let other = served.get(path, &[("if-none-match", packed.header(ETAG))]).await;
+        assert_eq!(other.status, 200, "that tag names other bytes");
+    }
+    let small = served.get("/v1/mapping/data/small", &[gzip]).await;
+    assert_eq!((small.status, small.header(CONTENT_ENCODING)), (200, ""), "nothing would be saved");
 }
