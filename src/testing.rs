@@ -27,6 +27,7 @@ fn entry(cluster: &str, n: u8) -> Entry {
         state: EntryState::Routed,
         reason: None,
         message: None,
+        drift: None,
         terminating: false,
         ready: true,
         reachable: None,

@@ -4,6 +4,7 @@
 //! damage: the API server answers 409 and the plan is made again.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -222,6 +223,8 @@ pub enum Outcome {
         adoptable: bool,
         /// Keys of its selector.
         selector: Vec<String>,
+        /// Addresses its load balancer has given it.
+        addresses: Vec<IpAddr>,
     },
     /// The API server says no: quota, policy, rights, validation.
     Refused(String),

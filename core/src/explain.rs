@@ -107,6 +107,7 @@ fn stranger(pod: &Pod) -> Explanation {
             state: EntryState::Pending,
             reason: Some(reason.code.as_str()),
             message: Some(reason.message()),
+            drift: None,
             terminating: pod.terminating,
             ready: pod.ready && !pod.finished,
             reachable: None,

@@ -15,6 +15,7 @@
 //! arguments, decisions go out as data.
 
 pub mod action;
+pub mod addresses;
 pub mod claim;
 pub mod cost;
 pub mod demand;

@@ -66,6 +66,9 @@ pub struct Entry {
     /// What is the case and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What the slot has besides what its class says; the entry is true all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
     /// The pod is being deleted.
     pub terminating: bool,
     /// The pod is ready.
@@ -82,6 +85,15 @@ pub struct Entry {
     /// What the pod was told of its external address, where that is not what the slot has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
+}
+
+/// How a slot departs from its class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    /// Reason code.
+    pub reason: &'static str,
+    /// What is the case and what to do.
+    pub message: String,
 }
 
 /// A pod's addresses inside.

@@ -66,6 +66,8 @@ pub const POD_ANNOTATION: &str = "external-ip.dev/pod";
 pub const SLOT_CLASS_ANNOTATION: &str = "external-ip.dev/slot-class";
 /// How a slot is exposed, where that is not by a load balancer of its own.
 pub const EXPOSURE_ANNOTATION: &str = "external-ip.dev/exposure";
+/// The external addresses a slot asks its load balancer for, comma separated, IPv4 first: its claim, nobody else's.
+pub const ASKED_ANNOTATION: &str = "external-ip.dev/asked-address";
 /// `"true"` hands a foreign Service over to us on purpose.
 pub const ADOPT_ANNOTATION: &str = "external-ip.dev/adopt";
 /// Written by the leader on a Service that gave a held pod no address in time: until when pods of its class are not

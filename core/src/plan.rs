@@ -5,6 +5,7 @@
 //! planned twice. Memory is lost with leadership: a new leader counts retention anew, so addresses are kept longer,
 //! never shorter.
 
+mod addresses;
 mod assign;
 mod gates;
 mod memory;
@@ -12,6 +13,7 @@ mod notices;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::action::{Action, Outcome};
@@ -20,7 +22,7 @@ use crate::names::{self, Key};
 use crate::objects::Service;
 use crate::reach::Target;
 use crate::reason::Code;
-use crate::service::SlotService;
+use crate::service::{GivenUp, SlotService};
 use crate::settings::{Class, DEFAULT_CLASS, Exposure, Retention};
 use crate::state::State;
 use assign::{Assignment, NewSlot, Slot, Turn};
@@ -85,6 +87,9 @@ impl Planner {
         }
         let began = *self.began.get_or_insert(now.wall / 1_000_000);
         let turn = Turn { now: now.monotonic, began, others_wait: false };
+        if self.note_addresses(state, now.monotonic) {
+            self.touched.append(&mut self.waiting);
+        }
         let mut actions = Vec::new();
         for cluster in std::mem::take(&mut self.touched) {
             self.wakes.remove(&cluster);
@@ -104,6 +109,18 @@ impl Planner {
     pub fn dialled(&mut self, target: Target, reachable: bool) {
         self.touched.insert(target.cluster.clone());
         self.memory.note_dialled(target, reachable);
+    }
+
+    /// Takes note of who holds which address, of all that has changed before any of it is planned. Answers whether
+    /// one has become free.
+    fn note_addresses(&mut self, state: &State, now: Duration) -> bool {
+        let mut classes = state.settings().classes.values();
+        if !classes.any(|class| class.service.asks_for_address()) {
+            return false;
+        }
+        let ledger = &mut self.memory.ledger;
+        let freed = self.touched.iter().filter(|cluster| ledger.note(state, cluster, now));
+        freed.count() > 0
     }
 
     /// Takes the writer's report of an action.
@@ -136,6 +153,9 @@ impl<'a> ClusterPlan<'a> {
 
     fn run(&mut self) {
         let claims = claim::claims(self.state, self.cluster);
+        let reserved: Vec<IpAddr> = self.memory.asked_for().collect();
+        let rest = self.state.settings().classes.values().map(|c| c.reuse_after).max().unwrap_or_default();
+        self.memory.ledger.begin(reserved.into_iter(), rest, self.now.monotonic);
         let mut drafts = sharing::drafts(self.state, self.memory, self.cluster);
         let slots = assign::slots(self.state, self.memory, self.cluster, &mut drafts);
         let assignment =
@@ -144,7 +164,10 @@ impl<'a> ClusterPlan<'a> {
             self.tell(claims[*claim].pod, reason);
         }
         self.wake_at(assignment.wake);
-        let shared = |code| matches!(code, Code::NamespaceLimit | Code::ClassLimit | Code::InstallationLimit);
+        let shared = |code| {
+            use Code::{ClassLimit, InstallationLimit, NamespaceLimit, NoFreeAddress};
+            matches!(code, NamespaceLimit | ClassLimit | InstallationLimit | NoFreeAddress)
+        };
         self.waits = assignment.refused.iter().any(|(_, reason)| shared(reason.code));
         self.label(&claims);
         self.lift_gates(&claims, &slots, &assignment);
@@ -153,12 +176,13 @@ impl<'a> ClusterPlan<'a> {
             self.keep(&claims[*claim], &slots[number]);
         }
         for new in assignment.new.iter().filter(|new| new.exposure != Exposure::Shared) {
-            self.create(&claims[new.claim], new);
+            let asked = assignment.asked.get(&new.number).map_or(&[][..], Vec::as_slice);
+            self.create(&claims[new.claim], new, asked);
         }
         for spare in &assignment.spare {
-            let Some(desired) = self.desired(&claims[spare.like], spare.number, Exposure::Dedicated) else {
-                continue;
-            };
+            let asked = assignment.asked.get(&spare.number).map_or(&[][..], Vec::as_slice);
+            let slot = (spare.number, Exposure::Dedicated);
+            let Some(desired) = self.desired(&claims[spare.like], slot, asked) else { continue };
             let pod_id = spare.name.as_ref().map(|name| names::pod_id_of_name(&self.cluster.name, name));
             self.make(SlotService { pod_id, pod: spare.name.clone().unwrap_or_default(), ..desired });
         }
@@ -201,7 +225,12 @@ impl<'a> ClusterPlan<'a> {
         }
     }
 
-    fn desired(&self, claim: &Claim<'_>, number: u32, exposure: Exposure) -> Option<SlotService> {
+    fn desired(
+        &self,
+        claim: &Claim<'_>,
+        (number, exposure): (u32, Exposure),
+        asked: &[IpAddr],
+    ) -> Option<SlotService> {
         let (demand, pod_id) = claim.granted()?;
         let Key { namespace, name } = self.cluster;
         Some(SlotService {
@@ -214,19 +243,22 @@ impl<'a> ClusterPlan<'a> {
             pod: claim.pod.key.name.to_string(),
             pod_id: (!claim.is_contested(exposure)).then(|| pod_id.to_owned()),
             ports: demand.ports.clone(),
-            template: SlotService::template_for(demand.class, exposure, namespace, name, number),
+            template: SlotService::template_for(demand.class, exposure, (namespace, name, number), asked),
+            asked: asked.to_vec(),
+            given_up: GivenUp::default(),
         })
     }
 
     /// Makes a slot's Service what its pod asks for.
     fn keep(&mut self, claim: &Claim<'_>, slot: &Slot<'_>) {
-        let (Some(desired), Some(service)) =
-            (self.desired(claim, slot.number, slot.exposure), slot.settled())
-        else {
-            return;
-        };
+        let (Some((demand, _)), Some(service)) = (claim.granted(), slot.settled()) else { return };
         if claim.pod.terminating && !claim.is_contested(slot.exposure) {
             return; // its successor says what the Service shall be
+        }
+        let asked = self.asks(demand, service);
+        let Some(mut desired) = self.desired(claim, (slot.number, slot.exposure), &asked) else { return };
+        if asked.is_empty() && service.asked().next().is_some() {
+            desired.given_up = GivenUp::of(demand.class);
         }
         self.adjust(service, desired);
         self.mark_reachable(claim, service);
@@ -290,8 +322,12 @@ impl<'a> ClusterPlan<'a> {
         self.act(key, action);
     }
 
-    fn create(&mut self, claim: &Claim<'_>, new: &NewSlot) {
-        if let Some(desired) = self.desired(claim, new.number, new.exposure) {
+    fn create(&mut self, claim: &Claim<'_>, new: &NewSlot, asked: &[IpAddr]) {
+        let Some((demand, _)) = claim.granted() else { return };
+        let name = names::slot_service(&self.cluster.name, new.number);
+        let key = Key::new(self.cluster.namespace.clone(), name);
+        let asked = self.memory.keeps(&key, demand.class, asked);
+        if let Some(desired) = self.desired(claim, (new.number, new.exposure), &asked) {
             self.make(desired);
         }
     }

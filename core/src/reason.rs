@@ -48,6 +48,8 @@ pub enum Code {
     SteppedDown,
     /// The node the pod is on has no address yet.
     WaitingForNode,
+    /// Every static address of the class is another slot's.
+    NoFreeAddress,
     /// No slot yet; it is being made.
     WaitingForSlot,
     /// The Service exists and waits for its address.
@@ -56,6 +58,10 @@ pub enum Code {
     NoLoadBalancer,
     /// The load balancer reports an error for a port.
     PortError,
+    /// The load balancer has given another address than the slot asks for.
+    OtherAddress,
+    /// The slot's Service is not what its class says any more, and cannot be changed in place.
+    ClassChanged,
     /// The Service is being changed to what the pod exposes.
     ServiceChanging,
     /// The Service is being deleted.
@@ -152,6 +158,8 @@ reasons! {
         "it stays so; where the wanted way is possible again, delete the slot's Service";
     WaitingForNode: "the pod's node is not known, or has no address",
         "wait until the pod is scheduled; its node needs an ExternalIP or InternalIP";
+    NoFreeAddress: "every address of the class's pool is another slot's",
+        "add addresses to the class, or free slots: a kept one's Service may be deleted";
     WaitingForSlot: "the pod's slot is being made",
         "wait; it takes seconds once the controller has a leader";
     WaitingForAddress: "the load balancer has given no address yet",
@@ -160,6 +168,10 @@ reasons! {
         "check that a LoadBalancer controller is installed and has addresses left";
     PortError: "the load balancer reports an error for a port",
         "see the Service's status for the port";
+    OtherAddress: "the load balancer has given another address than the slot asks for",
+        "see the Service's Events; the load balancer must know the class's addresses and read the field that asks for one";
+    ClassChanged: "the slot's Service is not what its class says, and would lose its address by becoming it",
+        "nothing, if the address shall stay; else delete the Service: a new one is made as the class says";
     ServiceChanging: "the slot's Service is being changed to what the pod exposes",
         "wait; it takes one write";
     ServiceDeleted: "the slot's Service is being deleted",

@@ -1,12 +1,15 @@
 //! The Service of a slot, or of the slots that share it: what it shall be, and whether an existing one is that.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
+use crate::addresses;
 use crate::names::{self, Key};
 use crate::objects::{Service, ServicePort};
-use crate::settings::{Class, Exposure, ServiceTemplate};
+use crate::settings::{ADDRESS_PLACEHOLDER, Class, Exposure, ServiceTemplate};
 use crate::shared::SharedSlot;
 
 /// Selector value that is nobody's identity: those have the cluster's name and a dot in front.
@@ -35,23 +38,60 @@ pub struct SlotService {
     pub ports: Vec<ServicePort>,
     /// Fields of the class, placeholders filled in.
     pub template: ServiceTemplate,
+    /// External addresses it asks for; empty = the load balancer chooses.
+    pub asked: Vec<IpAddr>,
+    /// What asked for an address, and shall not any more.
+    pub given_up: GivenUp,
+}
+
+/// Fields that hold a claim the slot has given up. A merge patch has to name them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Annotations.
+    annotations: Vec<String>,
+    /// `spec.loadBalancerIP`.
+    load_balancer_ip: bool,
+}
+
+impl GivenUp {
+    /// Every field in which a class asks for an address.
+    pub fn of(class: &Class) -> Self {
+        let asks = |text: &String| text.contains(ADDRESS_PLACEHOLDER);
+        let annotations = class.service.annotations.iter().filter(|(_, v)| asks(v)).map(|(k, _)| k.clone());
+        Self {
+            annotations: annotations.chain([names::ASKED_ANNOTATION.to_owned()]).collect(),
+            load_balancer_ip: class.service.load_balancer_ip.as_ref().is_some_and(asks),
+        }
+    }
+
+    fn is_met_by(&self, service: &Service) -> bool {
+        let stays = self.annotations.iter().any(|key| service.annotations.contains_key(key));
+        !stays && (!self.load_balancer_ip || service.load_balancer_ip.is_none())
+    }
 }
 
 impl SlotService {
-    /// Slot `slot` of `namespace`/`cluster` with a class's template filled in.
+    /// Slot `slot` of `namespace`/`cluster` with a class's template filled in. What asks for an address is left out
+    /// where none is asked for.
     pub fn template_for(
         class: &Class,
         exposure: Exposure,
-        namespace: &str,
-        cluster: &str,
-        slot: u32,
+        (namespace, cluster, slot): (&str, &str, u32),
+        asked: &[IpAddr],
     ) -> ServiceTemplate {
+        let asked = addresses::text(asked);
         let fill = |text: &String| {
             text.replace("{cluster}", cluster)
                 .replace("{namespace}", namespace)
                 .replace("{slot}", &slot.to_string())
+                .replace(ADDRESS_PLACEHOLDER, &asked)
         };
         let mut template = class.service.clone();
+        if asked.is_empty() {
+            template.annotations.retain(|_, v| !v.contains(ADDRESS_PLACEHOLDER));
+            template.load_balancer_ip =
+                template.load_balancer_ip.filter(|v| !v.contains(ADDRESS_PLACEHOLDER));
+        }
         if exposure == Exposure::NodePort {
             // the API server refuses them without a load balancer
             template.load_balancer_class = None;
@@ -93,15 +133,18 @@ impl SlotService {
         ]
     }
 
-    fn annotations(&self) -> BTreeMap<&str, &str> {
-        let template = self.template.annotations.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    fn annotations(&self) -> BTreeMap<&str, Cow<'_, str>> {
+        let template = self.template.annotations.iter().map(|(k, v)| (k.as_str(), v.as_str().into()));
+        let claim =
+            (!self.asked.is_empty()).then(|| (names::ASKED_ANNOTATION, addresses::text(&self.asked).into()));
         template
-            .chain(self.is_node_port().then_some((names::EXPOSURE_ANNOTATION, "nodePort")))
-            .chain((!self.is_shared()).then_some((names::POD_ANNOTATION, self.pod.as_str())))
+            .chain(self.is_node_port().then_some((names::EXPOSURE_ANNOTATION, "nodePort".into())))
+            .chain((!self.is_shared()).then_some((names::POD_ANNOTATION, self.pod.as_str().into())))
             .chain([
-                (names::OWNER_ANNOTATION, self.owner.as_str()),
-                (names::SLOT_CLASS_ANNOTATION, self.class.as_str()),
+                (names::OWNER_ANNOTATION, self.owner.as_str().into()),
+                (names::SLOT_CLASS_ANNOTATION, self.class.as_str().into()),
             ])
+            .chain(claim)
             .collect()
     }
 
@@ -166,6 +209,7 @@ impl SlotService {
         // handed over once; staying there it would let the next foreign change look like consent
         annotations.insert(names::ADOPT_ANNOTATION.to_owned(), Value::Null);
         annotations.insert(names::OVERDUE_ANNOTATION.to_owned(), Value::Null);
+        annotations.extend(self.given_up.annotations.iter().map(|key| (key.clone(), Value::Null)));
         let mut spec = self.spec();
         if let Some(spec) = spec.as_object_mut() {
             spec.remove("loadBalancerClass");
@@ -174,6 +218,9 @@ impl SlotService {
                 selector[key] = Value::Null;
             }
             spec.insert("selector".to_owned(), selector);
+            if self.given_up.load_balancer_ip {
+                spec.insert("loadBalancerIP".to_owned(), Value::Null);
+            }
         }
         json!({
             "metadata": {
@@ -196,7 +243,7 @@ impl SlotService {
             && service.service_type == self.service_type()
             && self.ports == service.ports
             && self.labels().iter().all(|(k, v)| service.labels.get(*k) == Some(v))
-            && self.annotations().iter().all(|(k, v)| service.annotations.get(*k).is_some_and(|f| f == v))
+            && self.annotations().iter().all(|(k, v)| service.annotations.get(*k).is_some_and(|f| *f == **v))
             && same(&t.load_balancer_ip, &service.load_balancer_ip)
             && same(&t.external_traffic_policy, &service.external_traffic_policy)
             && same(&t.ip_family_policy, &service.ip_family_policy)
@@ -205,5 +252,6 @@ impl SlotService {
             && t.allocate_load_balancer_node_ports
                 .is_none_or(|v| service.allocate_load_balancer_node_ports == Some(v))
             && t.publish_not_ready_addresses == service.publish_not_ready_addresses
+            && self.given_up.is_met_by(service)
     }
 }

@@ -4,6 +4,7 @@ mod class;
 pub mod duration;
 mod file;
 mod origin;
+mod pool;
 mod reader;
 mod render;
 mod rules;
@@ -173,6 +174,11 @@ impl Class {
     pub fn allows(&self, namespace: &str) -> bool {
         self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace)
     }
+
+    /// Families of the static addresses: IPv4, IPv6.
+    pub fn address_families(&self) -> (bool, bool) {
+        (self.addresses.iter().any(IpAddr::is_ipv4), self.addresses.iter().any(IpAddr::is_ipv6))
+    }
 }
 
 impl Default for Class {
@@ -236,6 +242,16 @@ pub struct ServiceTemplate {
     pub allocate_load_balancer_node_ports: Option<bool>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready_addresses: bool,
+}
+
+/// Placeholder of annotations and `loadBalancerIP` for the addresses a slot asks for, comma separated, IPv4 first.
+pub const ADDRESS_PLACEHOLDER: &str = "{address}";
+
+impl ServiceTemplate {
+    /// Whether it tells the load balancer which address is wanted.
+    pub fn asks_for_address(&self) -> bool {
+        self.annotations.values().chain(&self.load_balancer_ip).any(|text| text.contains(ADDRESS_PLACEHOLDER))
+    }
 }
 
 impl Default for ServiceTemplate {

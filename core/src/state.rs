@@ -202,6 +202,17 @@ impl State {
         self.index.external.contains_key(&(ip.to_string(), port, protocol))
     }
 
+    /// Our Services that ask for an external address or have it.
+    pub fn holders(&self, ip: &IpAddr) -> impl Iterator<Item = &Service> {
+        let holders = self.index.holders.get(ip);
+        holders.into_iter().flatten().filter_map(|k| self.services.get(k)).map(AsRef::as_ref)
+    }
+
+    /// Whether a Service asks for or has an external address.
+    pub fn is_held(&self, ip: &IpAddr) -> bool {
+        self.index.holders.contains_key(ip)
+    }
+
     /// Whether a pod with this UID is known and has not ended.
     pub fn is_alive(&self, uid: &str) -> bool {
         self.index.alive.contains(uid)
@@ -308,6 +319,9 @@ impl State {
                     self.dirty_slot(&key);
                 }
                 self.dirty_waiting(&service);
+                if self.leaves_a_pool_nearly_empty(&service) {
+                    self.dirty.extend(self.index.clusters.keys().cloned());
+                }
             }
         }
     }
@@ -329,6 +343,21 @@ impl State {
         ) {
             self.dirty_namespace(&service.key.namespace);
         }
+    }
+
+    /// Whether who waits for a static address depends on this Service.
+    fn leaves_a_pool_nearly_empty(&self, service: &Service) -> bool {
+        let held: Vec<IpAddr> = service.asked().chain(service.given()).collect();
+        let mut pools = self.settings.classes.values().map(|c| &c.addresses);
+        pools.any(|pool| {
+            held.iter().any(|ip| pool.contains(ip)) && {
+                let free = |v4: bool| {
+                    pool.iter().filter(|ip| ip.is_ipv4() == v4 && !self.is_held(ip)).take(2).count()
+                };
+                let nearly = |v4: bool| pool.iter().any(|ip| ip.is_ipv4() == v4) && free(v4) <= 1;
+                nearly(true) || nearly(false)
+            }
+        })
     }
 
     fn apply_slices(&mut self, change: Change<Slice>) {

@@ -102,6 +102,7 @@ impl Writer {
             Ok(found) => Outcome::NameTaken {
                 ours: found.owned_by(&self.installation),
                 adoptable: found.annotations.get(ADOPT_ANNOTATION).is_some_and(|v| v == "true"),
+                addresses: found.given().collect(),
                 selector: found.selector.into_keys().collect(),
                 uid: found.uid,
                 version: found.version,

@@ -9,7 +9,7 @@ use external_ip_core::action::{Action, Event, Outcome};
 use external_ip_core::names::Key;
 use external_ip_core::objects::{Protocol, Service, ServicePort};
 use external_ip_core::reason::Code;
-use external_ip_core::service::SlotService;
+use external_ip_core::service::{GivenUp, SlotService};
 use external_ip_core::settings::{Exposure, ServiceTemplate};
 use serde_json::{Value, json};
 
@@ -35,6 +35,8 @@ fn slot(namespace: &str, owner: &str, port: u16) -> SlotService {
             target_name: String::new(),
         }],
         template: ServiceTemplate::default(),
+        asked: vec![],
+        given_up: GivenUp::default(),
     }
 }
 
@@ -152,6 +154,7 @@ async fn a_foreign_service_under_the_name_is_told_apart() {
         ours: false,
         adoptable,
         selector: vec!["app".into()],
+        addresses: vec![],
     };
     assert_eq!(writer.perform(&create).await, expected(false, &before));
     assert_eq!(read(&bare, "foreign").await, before, "untouched");

@@ -29,6 +29,7 @@ fn routed(number: u32, inside: &[&str], outside: &[&str]) -> Entry {
         state: EntryState::Routed,
         reason: None,
         message: None,
+        drift: None,
         terminating: false,
         ready: true,
         reachable: None,

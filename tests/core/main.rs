@@ -6,6 +6,7 @@
 // helpers of tests are tests: a failed unwrap is the finding
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod addresses;
 mod configuration;
 mod cost;
 mod explain;

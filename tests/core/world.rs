@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 
 pub(crate) const NS: &str = "data";
 
+/// The annotation in which the load balancer is asked for addresses.
+pub(crate) const ASKS: &str = "example.com/ip";
+
 pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) planner: Planner,
@@ -297,6 +300,7 @@ impl World {
                     .into_iter()
                     .flat_map(|m| m.keys().cloned())
                     .collect(),
+                addresses: parse::<Service>(taken).given().collect(),
             };
         }
         let mut value = body.clone();
@@ -405,10 +409,12 @@ impl World {
     fn run_controllers(&mut self) -> bool {
         let mut changed = false;
         for (name, service) in self.services.clone() {
-            let balances = self.load_balancer && service["spec"]["type"] == "LoadBalancer";
-            if balances && service["status"]["loadBalancer"]["ingress"].is_null() {
-                let ip = self.allocate();
-                self.edit_service(&name, |v| v["status"]["loadBalancer"]["ingress"] = json!([{"ip": ip}]));
+            if self.load_balancer
+                && service["spec"]["type"] == "LoadBalancer"
+                && service["status"]["loadBalancer"]["ingress"].is_null()
+                && let Some(ingress) = self.serve(&service)
+            {
+                self.edit_service(&name, |v| v["status"]["loadBalancer"]["ingress"] = ingress);
                 changed = true;
             }
             changed |= !self.slices_held && self.write_slice(&name, &service);
@@ -422,6 +428,22 @@ impl World {
             changed = true;
         }
         changed
+    }
+
+    /// What the load balancer gives a Service: the addresses it asks for where nobody has them, else any.
+    fn serve(&mut self, service: &Value) -> Option<Value> {
+        let Some(asked) = service["metadata"]["annotations"][ASKS].as_str() else {
+            return Some(json!([{"ip": self.allocate()}]));
+        };
+        let given: Vec<Value> = self
+            .services
+            .values()
+            .flat_map(|s| s["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default())
+            .map(|ingress| ingress["ip"].clone())
+            .collect();
+        let asked: Vec<&str> = asked.split(',').collect();
+        let free = asked.iter().all(|ip| !given.contains(&json!(ip)));
+        free.then(|| asked.iter().map(|ip| json!({"ip": ip})).collect())
     }
 
     fn allocate(&mut self) -> String {

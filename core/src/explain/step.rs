@@ -66,6 +66,7 @@ impl Stage {
             | Code::ClassLimit
             | Code::InstallationLimit
             | Code::CannotShare
+            | Code::NoFreeAddress
             | Code::WaitingForSlot
             | Code::NameTaken
             | Code::WriteRefused => Self::Slot,
@@ -85,7 +86,11 @@ impl Stage {
             | Code::ForeignEndpoint
             | Code::NotReady
             | Code::DuplicateInternalAddress => Self::Endpoints,
-            Code::SteppedDown | Code::DocumentTooLarge | Code::ToldOtherwise => Self::Routed,
+            Code::SteppedDown
+            | Code::OtherAddress
+            | Code::ClassChanged
+            | Code::DocumentTooLarge
+            | Code::ToldOtherwise => Self::Routed,
         }
     }
 }

@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use super::shared;
-use super::{Entry, EntryState, External, Internal, PortPair, SlotAddress};
+use super::{Drift, Entry, EntryState, External, Internal, PortPair, SlotAddress};
+use crate::addresses;
 use crate::claim::{Claim, Slot, Slots};
 use crate::demand::Demand;
 use crate::limits::Counts;
@@ -44,6 +45,7 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         }
         Standing::Routed(slot, external) => (Some(slot.number), EntryState::Routed, None, Some(external)),
     };
+    let drift = slot.and_then(|number| drift(state, cluster, claim, number));
     // a pod that has ended keeps its last address in its status, but the address may be another's by now
     let has_address = !pod.finished && !pod.host_network;
     Entry {
@@ -53,6 +55,7 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         state: entry_state,
         reason: reason.as_ref().map(|r| r.code.as_str()),
         message: reason.as_ref().map(Reason::message),
+        drift,
         terminating: pod.terminating,
         ready: pod.ready && !pod.finished,
         reachable: None,
@@ -64,6 +67,14 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         ports,
         told,
     }
+}
+
+fn drift(state: &State, cluster: &Key, claim: &Claim<'_>, number: u32) -> Option<Drift> {
+    let demand = claim.demand.as_ref().ok()?;
+    let name = names::slot_service(&cluster.name, number);
+    let service = state.service(&Key::new(cluster.namespace.clone(), name))?;
+    let reason = addresses::drift(demand.class, service)?;
+    Some(Drift { reason: reason.code.as_str(), message: reason.message() })
 }
 
 fn told(claim: &Claim<'_>, slot: &Slot<'_>) -> Option<Told> {
@@ -100,6 +111,9 @@ fn standing<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'
     let Slot { number, service, .. } = slot;
     let external = match external_for(state, claim.pod, &slot) {
         _ if service.terminating => return Standing::Withheld(number, Code::ServiceDeleted.into()),
+        _ if addresses::is_unserved(demand.class, service) => {
+            return Standing::Withheld(number, Code::NoFreeAddress.into());
+        }
         Ok(external) => external,
         Err(reason) => return Standing::Withheld(number, reason),
     };
@@ -138,7 +152,10 @@ fn without_slot<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
             return Some(Code::CannotShare.into());
         }
         let balancer = *exposure == Exposure::Dedicated;
-        counts.forbids_slot(&state.settings().limits, demand.class, balancer)
+        let reached = counts.forbids_slot(&state.settings().limits, demand.class, balancer);
+        let used_up =
+            || (balancer && addresses::is_exhausted(state, demand.class)).then(|| Code::NoFreeAddress.into());
+        reached.or_else(used_up)
     };
     // a limit holds where every exposure of the class has reached one
     let mut reached: Vec<Option<Reason>> = demand.class.exposure.iter().map(forbids).collect();

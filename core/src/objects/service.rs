@@ -122,6 +122,17 @@ impl Service {
         self.annotations.contains_key(names::OVERDUE_ANNOTATION)
     }
 
+    /// The addresses it asks its load balancer for.
+    pub fn asked(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let asked = self.annotations.get(names::ASKED_ANNOTATION);
+        asked.into_iter().flat_map(|list| list.split(',')).filter_map(|ip| ip.trim().parse().ok())
+    }
+
+    /// The addresses its load balancer has given it.
+    pub fn given(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.ingress.iter().filter_map(|i| i.ip)
+    }
+
     /// The pod name the slot is kept for.
     pub fn kept_for(&self) -> Option<&str> {
         self.annotations.get(names::POD_ANNOTATION).map(String::as_str)

@@ -3,8 +3,10 @@
 mod spare;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use super::addresses::Ledger;
 use super::memory::{Memory, creation_key, share_key};
 use super::sharing::{Draft, Drafts};
 use crate::claim::{self, Claim, Rank, Slots, Stage};
@@ -148,6 +150,8 @@ pub(super) struct Assignment {
     /// Slots to be made ahead of the pods.
     pub(super) spare: Vec<Spare>,
     pub(super) wake: Option<Duration>,
+    /// What new slots ask for, by number.
+    pub(super) asked: HashMap<u32, Vec<IpAddr>>,
 }
 
 impl Assignment {
@@ -415,8 +419,9 @@ impl Desk<'_, '_> {
         let kept = claim.names().find_map(|name| {
             self.among(&self.by_name, name).find(|s| fits(s) && self.is_available(s)).map(|s| s.number)
         });
-        let rested = || if anonymous { self.longest_free(|s| fits(s) && is_up_for_grabs(s)) } else { None };
-        let spare = || self.available().filter(|s| fits(s) && s.is_spare()).map(|s| s.number).min();
+        let suits = |s: &Slot<'_>| fits(s) && self.suits(s, demand.class);
+        let rested = || if anonymous { self.longest_free(|s| suits(s) && is_up_for_grabs(s)) } else { None };
+        let spare = || self.available().filter(|s| suits(s) && s.is_spare()).map(|s| s.number).min();
         if let Some(number) = kept.or_else(rested).or_else(spare)
             && self.hold(index, claim, number)
         {
@@ -431,6 +436,14 @@ impl Desk<'_, '_> {
             let number = self.longest_free(fits).ok_or_else(|| reason.clone())?;
             return if self.hold(index, claim, number) { Ok(()) } else { Err(reason) };
         }
+        let asked = match self.address_for(&claim.pod.key.name, demand.class, exposure) {
+            Ok(asked) => asked,
+            Err(reason) => {
+                let of_use = |s: &Slot<'_>| fits(s) && self.suits(s, demand.class);
+                let number = self.longest_free(of_use).ok_or_else(|| reason.clone())?;
+                return if self.hold(index, claim, number) { Ok(()) } else { Err(reason) };
+            }
+        };
         let number = self.number_for(&claim.pod.key.name, anonymous).ok_or(Code::NameTaken)?;
         let service = match home {
             Some(home) => names::shared_service(&self.cluster.name, home),
@@ -446,6 +459,7 @@ impl Desk<'_, '_> {
         }
         self.planned.insert(number);
         self.result.new.push(NewSlot { claim: index, number, exposure, balancer });
+        self.result.asked.insert(number, asked);
         Ok(())
     }
 
@@ -462,6 +476,18 @@ impl Desk<'_, '_> {
         with_room.or_else(|| (0..=1000).find(is_new)).ok_or_else(|| Code::NameTaken.into())
     }
 
+    /// What a new slot of a class asks for.
+    fn address_for(&mut self, pod: &str, class: &Class, exposure: Exposure) -> Result<Vec<IpAddr>, Reason> {
+        if exposure != Exposure::Dedicated {
+            return Ok(Vec::new());
+        }
+        let found = self.memory.ledger.of_new(self.state, (self.cluster, pod), class, self.turn.now);
+        found.map_err(|rested| {
+            self.result.wake = self.result.wake.into_iter().chain(rested).min();
+            Reason::new(Code::NoFreeAddress, format!("{} addresses", class.addresses.len()))
+        })
+    }
+
     fn refuse(&mut self, index: usize, reason: Reason) {
         self.result.refused.push((index, reason));
     }
@@ -474,6 +500,10 @@ impl Desk<'_, '_> {
 
     fn available(&self) -> impl Iterator<Item = &Slot<'_>> {
         self.slots.values().filter(|s| self.is_available(s))
+    }
+
+    fn suits(&self, slot: &Slot<'_>, class: &Class) -> bool {
+        slot.service.is_some_and(|service| Ledger::suits(self.state, class, service))
     }
 
     fn longest_free(&self, fits: impl Fn(&Slot<'_>) -> bool) -> Option<u32> {

@@ -2,15 +2,17 @@
 //! free, which names are taken, which Events were sent.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use super::addresses::Ledger;
 use crate::action::{Action, Event, Outcome};
 use crate::names::Key;
 use crate::objects::Pod;
 use crate::reach::Target;
 use crate::reason::{Code, Reason};
 use crate::service::SlotService;
-use crate::settings::Exposure;
+use crate::settings::{Class, Exposure};
 use crate::state::State;
 
 /// A reported write that the watch has not shown after this long is planned anew: longer than any watch that is not
@@ -50,6 +52,7 @@ struct Taken {
     version: u64,
     adoptable: bool,
     selector: Vec<String>,
+    addresses: Vec<IpAddr>,
     until: Duration,
 }
 
@@ -92,6 +95,8 @@ pub(super) struct Memory {
     refused: HashMap<Key, Reason>,
     /// By Service: what was dialled last, and whether it answered.
     dialled: HashMap<Key, (Target, bool)>,
+    /// Who has had which address.
+    pub(super) ledger: Ledger,
     events: HashSet<String>,
     events_left: Option<(u32, Duration)>,
 }
@@ -226,10 +231,11 @@ impl Memory {
                 return None;
             }
             Outcome::NameTaken { ours: true, .. } | Outcome::NotLeading => return None,
-            Outcome::NameTaken { uid, version, adoptable, selector, .. } => {
-                let (uid, selector) = (uid.clone(), selector.clone());
+            Outcome::NameTaken { uid, version, adoptable, selector, addresses, .. } => {
+                let (uid, selector, addresses) = (uid.clone(), selector.clone(), addresses.clone());
                 let until = now + TAKEN_RETRY;
-                let taken = Taken { uid, version: *version, adoptable: *adoptable, selector, until };
+                let taken =
+                    Taken { uid, version: *version, adoptable: *adoptable, selector, addresses, until };
                 self.taken.extend(action.service().map(|key| (key.clone(), taken)));
             }
             Outcome::Conflict => {
@@ -319,6 +325,19 @@ impl Memory {
     pub(super) fn handed_over(&self, service: &Key) -> Option<(String, u64, Vec<String>)> {
         let taken = self.taken.get(service).filter(|t| t.adoptable)?;
         Some((taken.uid.clone(), taken.version, taken.selector.clone()))
+    }
+
+    /// What a slot asks for that is about to be made: a Service that is handed over keeps the address it has.
+    pub(super) fn keeps(&self, service: &Key, class: &Class, asked: &[IpAddr]) -> Vec<IpAddr> {
+        let taken = self.taken.get(service).filter(|t| t.adoptable && !t.addresses.is_empty());
+        let Some(taken) = taken.filter(|_| class.service.asks_for_address()) else { return asked.to_vec() };
+        let may_ask = |ip: &&IpAddr| class.addresses.is_empty() || class.addresses.contains(ip);
+        taken.addresses.iter().filter(may_ask).copied().collect()
+    }
+
+    /// What the writes under way ask for.
+    pub(super) fn asked_for(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.pending.values().filter_map(|p| p.desired.as_ref()).flat_map(|d| d.asked.iter().copied())
     }
 
     /// Names of a cluster's slots that somebody else has.

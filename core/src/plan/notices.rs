@@ -4,6 +4,7 @@ use super::memory::creation_key;
 use super::sharing::Drafts;
 use super::{Assignment, ClusterPlan};
 use crate::action::{Action, Event};
+use crate::addresses;
 use crate::claim::{Claim, Slots};
 use crate::demand::Demand;
 use crate::mapping;
@@ -46,6 +47,12 @@ impl ClusterPlan<'_> {
         if let Some(service) = self.state.service(&key) {
             if service.annotations.contains_key(names::OVERDUE_ANNOTATION) {
                 reasons.push(Reason::new(Code::NoLoadBalancer, format!("Service {}", key.name)));
+            }
+            if let Ok(demand) = &claim.demand {
+                reasons.extend(addresses::drift(demand.class, service));
+                if addresses::is_unserved(demand.class, service) {
+                    reasons.push(Code::NoFreeAddress.into());
+                }
             }
             if let Some(error) = service.ingress.iter().find_map(crate::objects::Ingress::error) {
                 reasons.push(Reason::new(Code::PortError, error));

@@ -7,7 +7,7 @@ use crate::claim::Claim;
 use crate::demand::Demand;
 use crate::names::{self, Key};
 use crate::objects::{Service, ServicePort};
-use crate::service::SlotService;
+use crate::service::{GivenUp, SlotService};
 use crate::settings::{Exposure, Settings};
 use crate::shared::{self, SharedSlot};
 use crate::state::State;
@@ -135,7 +135,9 @@ impl Draft<'_> {
             pod: String::new(),
             pod_id: None,
             ports,
-            template: SlotService::template_for(class, Exposure::Shared, namespace, name, self.index),
+            template: SlotService::template_for(class, Exposure::Shared, (namespace, name, self.index), &[]),
+            asked: Vec::new(),
+            given_up: GivenUp::default(),
         })
     }
 }

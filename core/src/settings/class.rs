@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::pool::pool;
 use super::reader::{Field, Findings, quote};
 use super::rules::{closest, is_cidr, is_dns_label, is_qualified_name};
 use super::{Await, Class, Exposure, Reachability, Retention, ServiceTemplate, Shared};
@@ -35,7 +36,7 @@ pub(super) fn class(field: &Field<'_>, findings: &mut Findings) -> Class {
         class.service = service_template(&service, findings);
     }
     if let Some(list) = table.take("addresses") {
-        class.addresses = addresses(&list, findings);
+        class.addresses = pool(&list, findings);
     }
     if let Some(field) = table.take("loadBalancers") {
         class.load_balancers = field.number(0..=1_000_000, findings);
@@ -63,7 +64,7 @@ pub(super) fn class(field: &Field<'_>, findings: &mut Findings) -> Class {
     class
 }
 
-/// Rules that hold between fields, and what this version cannot do yet.
+/// Rules that hold between fields.
 fn check(field: &Field<'_>, class: &Class, findings: &mut Findings) {
     if class.exposure.contains(&Exposure::Shared)
         && class.service.external_traffic_policy.as_deref() == Some("Local")
@@ -85,28 +86,43 @@ fn check(field: &Field<'_>, class: &Class, findings: &mut Findings) {
         let rule = "spareSlots and await.members make dedicated slots ahead of the pods, which exposure does not want first";
         findings.report(field, rule, "begin exposure with dedicated, or leave them out");
     }
-    for (name, rule, remedy) in not_available(class) {
-        let place = field.entries(findings).into_iter().find(|(n, _)| n.text == name);
-        let field = place.map_or_else(|| field.clone(), |(_, field)| field);
-        findings.report(&field, format!("{rule} not available in this version"), remedy);
-    }
+    check_addresses(field, class, findings);
 }
 
-/// What the design has and this version has not: field, subject and verb, remedy. Delete what becomes available.
-fn not_available(class: &Class) -> Vec<(&'static str, &'static str, &'static str)> {
+/// What static addresses need of the template: the load balancer has to be told, in each family it gives.
+fn check_addresses(field: &Field<'_>, class: &Class, findings: &mut Findings) {
+    if class.addresses.is_empty() {
+        return;
+    }
+    let place = field.entries(findings).into_iter().find(|(n, _)| n.text == "addresses");
+    let place = place.map_or_else(|| field.clone(), |(_, field)| field);
+    let mut report = |rule: &str, remedy: &str| findings.report(&place, rule, remedy);
     let service = &class.service;
-    let templates = service.annotations.values().chain(&service.load_balancer_ip);
-    let rules = [
-        (
-            !class.addresses.is_empty(),
-            ("addresses", "static addresses are", "leave addresses out: the load balancer chooses"),
+    if !service.asks_for_address() {
+        report(
+            "nothing tells the load balancer which address a slot has",
+            "put {address} into an annotation of service that your load balancer reads, or into loadBalancerIP",
+        );
+    }
+    if class.exposure.contains(&Exposure::Shared) {
+        report("a shared load balancer cannot have a static address yet", "leave addresses out, or shared");
+    }
+    let policy = service.ip_family_policy.as_deref();
+    match class.address_families() {
+        (true, true) if !matches!(policy, Some("PreferDualStack" | "RequireDualStack")) => report(
+            "the pool has addresses of both families, and a Service without ipFamilyPolicy has one",
+            "write ipFamilyPolicy: PreferDualStack (each slot gets one address of each family), or one family only",
         ),
-        (
-            templates.into_iter().any(|text| text.contains("{address}")),
-            ("service", "the placeholder {address} is", "use {cluster}, {namespace} and {slot}"),
+        (true, true) if service.load_balancer_ip.is_some() => report(
+            "loadBalancerIP holds one address, and a slot of this pool has two",
+            "put {address} into the annotation your load balancer reads",
         ),
-    ];
-    rules.into_iter().filter(|(found, _)| *found).map(|(_, finding)| finding).collect()
+        (v4, v6) if v4 != v6 && policy == Some("RequireDualStack") => report(
+            "a dual-stack Service needs an address of each family, and the pool has one family",
+            "add addresses of the other family, or write ipFamilyPolicy: SingleStack",
+        ),
+        _ => {}
+    }
 }
 
 /// Namespaces of `allow`; empty = all.
@@ -151,16 +167,6 @@ fn exposures(list: &Field<'_>, findings: &mut Findings) -> Vec<Exposure> {
     }
     // a mistake above has been reported: do not report its consequences as well
     if exposures.is_empty() { vec![Exposure::Dedicated] } else { exposures }
-}
-
-fn addresses(list: &Field<'_>, findings: &mut Findings) -> Vec<IpAddr> {
-    let rule = ("an IP address", "write single addresses, as 203.0.113.7 or 2001:db8::7");
-    let is_ip = |text: &str| text.parse::<IpAddr>().is_ok();
-    let items = list.items(findings).unwrap_or_default();
-    let texts = items.iter().filter_map(|item| item.text_that_is(is_ip, rule, findings));
-    let addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
-    no_duplicates(list, &addresses, findings);
-    addresses
 }
 
 fn shared(field: &Field<'_>, default: &Shared, findings: &mut Findings) -> Shared {

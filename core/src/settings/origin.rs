@@ -1,13 +1,14 @@
 //! The configuration file of external-ip-proxy (2017), from which this project comes: one class and one cluster.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::file::{NAMESPACE, Parsed, ports, selector};
 use super::reader::{ConfigError, Field, Findings, quote};
 use super::render::render_clusters;
 use super::rules::{is_dns_label, is_label_value, is_qualified_name};
 use super::yaml::{Node, Value};
-use super::{ConfiguredCluster, DEFAULT_CLASS, Settings};
+use super::{ADDRESS_PLACEHOLDER, Class, ConfiguredCluster, DEFAULT_CLASS, Settings, pool};
 use crate::names::{self, ClusterName};
 
 /// Where the origin looked when it was not told otherwise.
@@ -21,7 +22,8 @@ pub(super) fn parse(root: &Node) -> Result<Parsed, ConfigError> {
     let mut findings = Findings::default();
     let mut notes = vec!["translated from the form of external-ip-proxy".to_owned()];
     let mut table = Field::root(root).table(&mut findings);
-    let namespace = table.take("external-ips").and_then(|f| external_ips(&f, &mut notes, &mut findings));
+    let external = table.take("external-ips").map(|f| external_ips(&f, &mut notes, &mut findings));
+    let (namespace, addresses) = external.unwrap_or_default();
     let cluster = table
         .require("cluster", "say which pods are exposed: cluster: {labels: {app: NAME}}", &mut findings)
         .and_then(|f| cluster(&f, &mut notes, &mut findings));
@@ -32,21 +34,54 @@ pub(super) fn parse(root: &Node) -> Result<Parsed, ConfigError> {
         notes.push(format!("external-ips.namespace is not given: '{DEFAULT_NAMESPACE}'"));
         DEFAULT_NAMESPACE.to_owned()
     });
+    let class = class(addresses);
+    let mut body = "version: 1\nclasses:\n  default:\n    exposure: [dedicated]\n".to_owned();
+    if class.addresses.is_empty() {
+        notes.push(
+            "the class 'default' stands for external-ips: one load balancer address per pod".to_owned(),
+        );
+    } else {
+        let pool: Vec<String> =
+            pool::render(&class.addresses).iter().map(|text| format!("\"{text}\"")).collect();
+        body.push_str("    service: {loadBalancerIP: \"{address}\"}\n    addresses: [");
+        body.push_str(&pool.join(", "));
+        body.push_str("]\n");
+        notes.push(
+            "the class 'default' stands for external-ips: each pod has one of these addresses".to_owned(),
+        );
+        notes.push(
+            "loadBalancerIP asks for it; write the annotation your load balancer reads if it wants that"
+                .to_owned(),
+        );
+    }
     let settings = Settings {
+        classes: BTreeMap::from([(DEFAULT_CLASS.to_owned(), class)]),
         clusters: cluster.map(|c| ConfiguredCluster { namespace, ..c }).into_iter().collect(),
         ..Settings::default()
     };
-    notes.push("the class 'default' stands for external-ips: one load balancer address per pod".to_owned());
     notes
         .push("TLS: the document is served over HTTPS; its CA is in the ConfigMap external-ip-ca".to_owned());
     let comments = format!("# {}", notes.join("\n# "));
-    let body = "version: 1\nclasses:\n  default:\n    exposure: [dedicated]\n";
     let origin_translation = Some(format!("{comments}\n{body}{}", render_clusters(&settings.clusters)));
     findings.into_result(Parsed { settings, origin_translation })
 }
 
-/// The section `external-ips`: the namespace, and whether the addresses are the load balancer's to choose.
-fn external_ips(field: &Field<'_>, notes: &mut Vec<String>, findings: &mut Findings) -> Option<String> {
+/// The class that asks for these addresses, in the field every load balancer of that time read.
+fn class(addresses: Vec<IpAddr>) -> Class {
+    let mut class = Class::default();
+    if !addresses.is_empty() {
+        class.service.load_balancer_ip = Some(ADDRESS_PLACEHOLDER.to_owned());
+        class.addresses = addresses;
+    }
+    class
+}
+
+/// The section `external-ips`: the namespace, and the static addresses; none where the load balancer chooses.
+fn external_ips(
+    field: &Field<'_>,
+    notes: &mut Vec<String>,
+    findings: &mut Findings,
+) -> (Option<String>, Vec<IpAddr>) {
     let mut table = field.table(findings);
     let namespace = table
         .take("namespace")
@@ -57,21 +92,61 @@ fn external_ips(field: &Field<'_>, notes: &mut Vec<String>, findings: &mut Findi
     }
     let dynamic = table.take("dynamic-ips");
     let dynamic_ips = dynamic.as_ref().and_then(|f| f.flag(findings));
-    let fixed: Vec<Field<'_>> = ["ips", "ip-range"].into_iter().filter_map(|name| table.take(name)).collect();
+    let (ips, range) = (table.take("ips"), table.take("ip-range"));
     table.finish(findings);
-    match (dynamic_ips, fixed.first()) {
-        (Some(true) | None, None) => {}
-        (Some(true), Some(_)) => notes.push("ips and ip-range are left out: dynamic-ips is true".to_owned()),
-        (Some(false), _) | (None, Some(_)) => {
-            let place = fixed.first().or(dynamic.as_ref()).unwrap_or(field);
-            findings.report(
-                place,
-                "static addresses are not available in this version",
-                "write dynamic-ips: true, and the load balancer chooses the addresses",
-            );
+    let fixed = ips.is_some() || range.is_some();
+    if dynamic_ips == Some(true) || !(fixed || dynamic_ips == Some(false)) {
+        if fixed {
+            notes.push("ips and ip-range are left out: dynamic-ips is true".to_owned());
         }
+        return (namespace, Vec::new());
     }
-    namespace
+    let mut addresses = ips.as_ref().map(|f| pool::pool(f, findings)).unwrap_or_default();
+    if let Some(range) = &range {
+        let of_range = ip_range(range, findings);
+        addresses.extend(of_range.into_iter().filter(|ip| !addresses.contains(ip)).collect::<Vec<_>>());
+    }
+    let families = (addresses.iter().any(IpAddr::is_ipv4), addresses.iter().any(IpAddr::is_ipv6));
+    let place = ips.as_ref().or(dynamic.as_ref()).unwrap_or(field);
+    if ips.is_none() && range.is_none() {
+        let remedy = "write them as ips: [203.0.113.7], or dynamic-ips: true";
+        findings.report(place, "static addresses are wanted and none is given", remedy);
+    } else if families == (true, true) {
+        findings.report(
+            place,
+            "there are addresses of both families",
+            "write a file of this project's own form",
+        );
+    }
+    (namespace, addresses)
+}
+
+/// `{from, to}`: both ends, with or without the length of their network, which says nothing more.
+fn ip_range(field: &Field<'_>, findings: &mut Findings) -> Vec<IpAddr> {
+    let mut table = field.table(findings);
+    let mut end = |name, findings: &mut Findings| {
+        let field = table.require(
+            name,
+            "give both ends of the range: {from: 203.0.113.7, to: 203.0.113.20}",
+            findings,
+        )?;
+        let rule = ("an IP address", "write it as 203.0.113.7");
+        let address = |text: &str| text.split('/').next().and_then(|ip| ip.parse::<IpAddr>().ok());
+        field.text_that_is(|text| address(text).is_some(), rule, findings).and_then(address)
+    };
+    let ends = (end("from", findings), end("to", findings));
+    table.finish(findings);
+    let (Some(from), Some(to)) = ends else { return Vec::new() };
+    if from.is_ipv4() != to.is_ipv4() || from > to {
+        findings.report(field, "the range has no addresses", "write the lower address at from");
+        return Vec::new();
+    }
+    let addresses: Vec<IpAddr> = pool::addresses(from, to).take(pool::POOL_MAX + 1).collect();
+    if addresses.len() > pool::POOL_MAX {
+        let rule = format!("the range has more than {} addresses", pool::POOL_MAX);
+        findings.report(field, rule, "write a smaller range");
+    }
+    addresses
 }
 
 /// The section `cluster`; its namespace stands elsewhere.

@@ -1,7 +1,6 @@
 //! Writes settings as the file that means them, every default spelled out: what `check` prints as "in force".
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,6 +8,7 @@ use serde::Serialize;
 use super::class::exposure_word;
 use super::{
     Access, CertificateFiles, CertificateSource, Class, ConfiguredCluster, Retention, Settings, duration,
+    pool,
 };
 use crate::objects::{PortRef, PortSpec};
 
@@ -105,7 +105,7 @@ struct ClassFile<'s> {
     allow: AllowFile<'s>,
     exposure: Vec<&'static str>,
     service: ServiceFile<'s>,
-    addresses: &'s [IpAddr],
+    addresses: Vec<String>,
     load_balancers: Option<u32>,
     shared: SharedFile,
     #[serde(rename = "await")]
@@ -174,7 +174,7 @@ fn class_file(class: &Class) -> ClassFile<'_> {
             allocate_load_balancer_node_ports: t.allocate_load_balancer_node_ports,
             publish_not_ready_addresses: t.publish_not_ready_addresses,
         },
-        addresses: &class.addresses,
+        addresses: pool::render(&class.addresses),
         load_balancers: class.load_balancers,
         shared: SharedFile {
             first_port: class.shared.first_port,

@@ -32,6 +32,8 @@ pub(super) struct Index {
     pub(super) internal: HashMap<IpAddr, BTreeSet<Key>>,
     /// By external address and port: Services.
     pub(super) external: HashMap<ExternalPoint, BTreeSet<Key>>,
+    /// By address: Services that ask for it or have it.
+    pub(super) holders: HashMap<IpAddr, BTreeSet<Key>>,
     /// By Service: its slices.
     pub(super) slices: HashMap<Key, BTreeSet<Key>>,
     /// By UID of the pod behind an endpoint: slices.
@@ -126,6 +128,10 @@ impl Index {
         }
         for point in external_points(service) {
             touched.services.extend(set(&mut self.external, &point, &service.key, present));
+        }
+        let held: BTreeSet<IpAddr> = service.asked().chain(service.given()).collect();
+        for ip in &held {
+            touched.services.extend(set(&mut self.holders, ip, &service.key, present));
         }
         touched
     }

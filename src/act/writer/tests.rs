@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use external_ip_core::action::Event;
 use external_ip_core::objects::{Protocol, ServicePort};
 use external_ip_core::reason::Code;
-use external_ip_core::service::SlotService;
+use external_ip_core::service::{GivenUp, SlotService};
 use external_ip_core::settings::{Exposure, ServiceTemplate};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -40,6 +40,8 @@ fn slot(number: u32) -> SlotService {
             target_name: String::new(),
         }],
         template: ServiceTemplate::default(),
+        asked: vec![],
+        given_up: GivenUp::default(),
     }
 }
 
@@ -211,6 +213,7 @@ async fn a_taken_name_is_judged_by_label_and_owner() {
             ours,
             adoptable,
             selector: vec!["app".into()],
+            addresses: vec![],
         };
         assert_eq!(name_taken_by(labels, annotations).await, expected);
     }

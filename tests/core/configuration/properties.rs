@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,6 +108,17 @@ fn class() -> impl Strategy<Value = Class> {
     )
 }
 
+/// With static addresses the template has to pass them on.
+fn with_addresses(class: Class, count: u8) -> Class {
+    if count == 0 || class.service.ip_family_policy.as_deref() == Some("RequireDualStack") {
+        return class;
+    }
+    let mut class = class;
+    class.addresses = (0..count).map(|n| IpAddr::from([203, 0, 113, n.wrapping_mul(67)])).collect();
+    class.service.annotations.insert("example.com/address".to_owned(), "{address}".to_owned());
+    class
+}
+
 fn source(ca: impl Strategy<Value = Option<PathBuf>>) -> impl Strategy<Value = CertificateSource> {
     of(("[ -~]{1,20}", "/[a-z]{1,9}", ca)).prop_map(|files| match files {
         None => CertificateSource::SelfManaged,
@@ -125,26 +137,28 @@ fn settings() -> impl Strategy<Value = Settings> {
     );
     let classes = prop::collection::btree_map(word(), class(), 0..3);
     let (admission, mapping) = (source(Just(None)), source(of("/[a-z]{1,9}".prop_map(PathBuf::from))));
-    (word(), any::<bool>(), admission, mapping, 1_u32..5000, class(), classes, clusters).prop_map(
-        |(installation, open, admission, mapping, limit, default, mut classes, clusters)| {
-            classes.insert(DEFAULT_CLASS.to_owned(), Class { namespaces: vec![], ..default });
-            let clusters = clusters.into_iter().map(|((namespace, name), ports)| ConfiguredCluster {
-                selector: BTreeMap::from([("app".to_owned(), name.clone())]),
-                name: name.parse().unwrap(),
-                namespace,
-                ports: ports.into_iter().map(|p| p.parse().unwrap()).collect(),
-                class: DEFAULT_CLASS.to_owned(),
-            });
-            Settings {
-                installation,
-                access: if open { Access::Open } else { Access::Token },
-                tls: Tls { admission, mapping },
-                limits: Limits { slots_per_cluster: limit, ..Limits::default() },
-                classes,
-                clusters: clusters.collect(),
-            }
-        },
-    )
+    (word(), any::<bool>(), admission, mapping, 1_u32..5000, (class(), 0..200_u8), classes, clusters)
+        .prop_map(
+            |(installation, open, admission, mapping, limit, (default, count), mut classes, clusters)| {
+                let default = with_addresses(default, count);
+                classes.insert(DEFAULT_CLASS.to_owned(), Class { namespaces: vec![], ..default });
+                let clusters = clusters.into_iter().map(|((namespace, name), ports)| ConfiguredCluster {
+                    selector: BTreeMap::from([("app".to_owned(), name.clone())]),
+                    name: name.parse().unwrap(),
+                    namespace,
+                    ports: ports.into_iter().map(|p| p.parse().unwrap()).collect(),
+                    class: DEFAULT_CLASS.to_owned(),
+                });
+                Settings {
+                    installation,
+                    access: if open { Access::Open } else { Access::Token },
+                    tls: Tls { admission, mapping },
+                    limits: Limits { slots_per_cluster: limit, ..Limits::default() },
+                    classes,
+                    clusters: clusters.collect(),
+                }
+            },
+        )
 }
 
 proptest! {

@@ -153,6 +153,10 @@ impl Server {
                 .into_iter()
                 .flat_map(|m| m.keys().cloned())
                 .collect(),
+            addresses: serde_json::from_value::<external_ip_core::objects::Service>((**taken).clone())
+                .unwrap()
+                .given()
+                .collect(),
         }
     }
 
