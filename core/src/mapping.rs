@@ -167,8 +167,7 @@ pub fn cluster_mapping(state: &State, cluster: &Key) -> Option<ClusterMapping> {
 
 fn class_of(claims: &[Claim<'_>], slots: &Slots<'_>) -> String {
     let of_pods = claims.iter().find_map(|c| c.demand.as_ref().ok()).map(|d| d.class_name.to_owned());
-    let of_slots =
-        || slots.iter().find_map(|(_, s)| s.annotations.get(names::SLOT_CLASS_ANNOTATION).cloned());
+    let of_slots = || slots.iter().find_map(|(_, s)| s.class()).map(str::to_owned);
     of_pods.or_else(of_slots).unwrap_or_else(|| DEFAULT_CLASS.to_owned())
 }
 

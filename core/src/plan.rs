@@ -23,7 +23,7 @@ use crate::objects::Service;
 use crate::reach::Target;
 use crate::reason::Code;
 use crate::service::{GivenUp, SlotService};
-use crate::settings::{Class, DEFAULT_CLASS, Exposure, Retention};
+use crate::settings::{Exposure, Retention};
 use crate::state::State;
 use assign::{Assignment, NewSlot, Slot, Turn};
 use memory::Memory;
@@ -392,15 +392,10 @@ impl<'a> ClusterPlan<'a> {
     }
 
     fn retention(&self, service: &Service) -> Retention {
-        self.class_of(service).map_or(Retention::For(Duration::ZERO), |c| c.retention)
+        self.state.settings().class_of(service).map_or(Retention::For(Duration::ZERO), |c| c.retention)
     }
 
     fn reuse_after(&self, service: &Service) -> Duration {
-        self.class_of(service).map_or(Duration::ZERO, |c| c.reuse_after)
-    }
-
-    fn class_of(&self, service: &Service) -> Option<&'a Class> {
-        let settings = self.state.settings();
-        service.class().and_then(|c| settings.class(c)).or_else(|| settings.class(DEFAULT_CLASS))
+        self.state.settings().class_of(service).map_or(Duration::ZERO, |c| c.reuse_after)
     }
 }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::ClusterName;
-use crate::objects::PortSpec;
+use crate::objects::{PortSpec, Service};
 
 pub use file::{FILE_MAX, Parsed, parse};
 pub use reader::{ConfigError, Finding};
@@ -47,6 +47,11 @@ impl Settings {
     /// The class called `name`.
     pub fn class(&self, name: &str) -> Option<&Class> {
         self.classes.get(name)
+    }
+
+    /// The class a Service was made with, else the default one.
+    pub fn class_of(&self, service: &Service) -> Option<&Class> {
+        service.class().and_then(|name| self.class(name)).or_else(|| self.class(DEFAULT_CLASS))
     }
 
     /// The configured cluster `namespace`/`name`.

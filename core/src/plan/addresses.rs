@@ -133,8 +133,7 @@ impl Ledger {
         if !class.addresses.is_empty() {
             return service.asked().chain(service.given()).any(|ip| class.addresses.contains(&ip));
         }
-        let made_for = service.annotations.get(names::SLOT_CLASS_ANNOTATION);
-        made_for.and_then(|name| state.settings().class(name)).is_none_or(|c| c.addresses.is_empty())
+        service.class().and_then(|name| state.settings().class(name)).is_none_or(|c| c.addresses.is_empty())
     }
 }
 

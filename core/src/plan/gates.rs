@@ -147,7 +147,7 @@ impl<'a> ClusterPlan<'a> {
             )
         };
         let marked = self.state.services_in_vain().filter(|s| until(s).is_some_and(|until| until > now));
-        marked.filter_map(|s| Some(s.annotations.get(names::SLOT_CLASS_ANNOTATION)?.as_str())).collect()
+        marked.filter_map(Service::class).collect()
     }
 
     /// The load balancer had the better part of the pod's time and gave no address while nobody was behind it.

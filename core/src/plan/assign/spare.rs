@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Desk, Slot, Spare, is_up_for_grabs};
+use super::{Desk, Slot, Spare};
 use crate::claim::Claim;
 use crate::names;
 use crate::settings::Exposure;
@@ -29,10 +29,8 @@ impl Desk<'_, '_> {
             if self.turn.others_wait || !self.result.refused.is_empty() || self.is_full(&claims[like]) {
                 continue;
             }
-            let anonymous = name.is_none();
-            let Some(number) = self.number_for(name.as_deref().unwrap_or_default(), anonymous) else {
-                continue;
-            };
+            let (pod, anonymous) = (name.as_deref().unwrap_or_default(), name.is_none());
+            let Some(number) = self.number_for(pod, anonymous) else { continue };
             self.planned.insert(number);
             self.result.spare.push(Spare { like, name, number });
         }
@@ -46,7 +44,7 @@ impl Desk<'_, '_> {
     /// A free slot that the next pod may have at once and no other wish has taken.
     fn unclaimed(&self) -> Option<u32> {
         let rested =
-            |s: &Slot<'_>| is_up_for_grabs(s) && self.rested_at(s).is_some_and(|at| at <= self.turn.now);
+            |s: &Slot<'_>| s.is_up_for_grabs() && self.rested_at(s).is_some_and(|at| at <= self.turn.now);
         let fits = |s: &&Slot<'_>| s.is_spare() || rested(s);
         let free = self.slots.values().filter(|s| self.result.free.contains(&s.number));
         free.filter(|s| !self.result.ready.contains(&s.number)).find(fits).map(|s| s.number)
