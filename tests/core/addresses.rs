@@ -235,6 +235,67 @@ fn a_class_that_gets_a_pool_takes_no_address_away() {
     assert_eq!(world.summary("c")[1], "c-1 Routed 203.0.113.100");
 }
 
+#[test]
+fn no_slot_is_made_ahead_without_a_free_address_and_pods_come_first() {
+    let mut ahead = class(pool(100, 3));
+    ahead.spare_slots = 2;
+    let mut world = World::new(settings(ahead));
+    pods(&mut world, &["c-0"]);
+    assert_eq!(asked(&world, "c-ext-2").as_deref(), Some("203.0.113.102"), "one ahead asks as well");
+    world.take_writes();
+    pods(&mut world, &["c-1"]);
+    assert_eq!(world.summary("c")[1], "c-1 Routed 203.0.113.101");
+    assert!(world.take_writes().is_empty(), "it was made ahead, and there is no address for another one");
+    pods(&mut world, &["c-7"]);
+    assert_eq!(world.summary("c")[2], "c-7 Pending NoFreeAddress");
+    world.pass(Duration::from_secs(31));
+    assert_eq!(
+        world.summary("c")[2],
+        "c-7 Routed 203.0.113.102",
+        "the one ahead is taken once it has rested"
+    );
+    world.delete_pod("c-7");
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(world.services.len(), 3, "{:?}", world.services.keys());
+}
+
+#[test]
+fn who_makes_slots_ahead_gets_a_free_address_once_nobody_waits_for_it() {
+    let mut ahead = class(pool(100, 2));
+    ahead.spare_slots = 1;
+    let mut settings = settings(class(pool(100, 2)));
+    settings.classes.insert("ahead".to_owned(), ahead);
+    let mut world = World::new(settings);
+    world.pod("d-0").label(names::CLUSTER_LABEL, "d").stamped().create();
+    world.settle();
+    world.pod("c-0").annotation(names::CLASS_ANNOTATION, "ahead").stamped().create();
+    world.settle();
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-0", "d-ext-0"]);
+    assert!(world.events.is_empty(), "nobody is told what nobody waits for: {:?}", world.events);
+    world.delete_pod("d-0");
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-0", "c-ext-1"]);
+}
+
+#[test]
+fn a_pod_that_awaits_an_address_that_is_not_free_starts_without_it_and_is_told_why() {
+    let mut waits = class(pool(100, 1));
+    waits.await_address.enabled = true;
+    let mut world = World::new(settings(waits));
+    for name in ["c-0", "c-1"] {
+        world.pod(name).stamped().gated().create();
+    }
+    world.settle();
+    let gate = |world: &World, pod: &str| world.pods[pod]["spec"]["schedulingGates"].to_string();
+    assert!(!gate(&world, "c-0").contains(names::ADDRESS_GATE), "it has its address");
+    assert!(gate(&world, "c-1").contains(names::ADDRESS_GATE), "it waits for one");
+    assert_eq!(world.entry("c", "c-1").reason, Some("NoFreeAddress"));
+    world.pass(Duration::from_secs(120));
+    assert!(!gate(&world, "c-1").contains(names::ADDRESS_GATE));
+    let told = |reason: &str| world.events.iter().any(|(_, pod, r)| pod == "c-1" && r == reason);
+    assert!(told("AwaitTimeout") && told("NoFreeAddress"), "{:?}", world.events);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Create(u8),

@@ -223,6 +223,7 @@ impl Desk<'_, '_> {
     }
 }
 
-fn suits(state: &State, slot: &Slot<'_>, class: &Class) -> bool {
+/// Whether a free slot is of use to a pod of a class.
+pub(super) fn suits(state: &State, slot: &Slot<'_>, class: &Class) -> bool {
     slot.service.is_some_and(|service| Ledger::suits(state, class, service))
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::search::suits;
 use super::{Desk, Slot, Spare};
 use crate::claim::Claim;
+use crate::demand::Demand;
 use crate::names;
-use crate::settings::Exposure;
+use crate::settings::{Class, Exposure};
 
 /// A slot that shall be there: like which claim, and for which pod name.
 type Wish = (usize, Option<String>);
@@ -14,11 +16,12 @@ impl Desk<'_, '_> {
     /// Keeps free slots that are wanted, and wishes for those that are missing while there is room for them.
     pub(super) fn look_ahead(&mut self, claims: &[Claim<'_>]) {
         for (like, name) in wishes(claims) {
+            let Ok(demand) = &claims[like].demand else { continue };
             let found = match &name {
                 Some(name) => {
                     self.slots.values().find(|s| s.kept_for.as_deref() == Some(name)).map(|s| s.number)
                 }
-                None => self.unclaimed(),
+                None => self.unclaimed(demand.class),
             };
             if let Some(number) = found {
                 if self.result.free.contains(&number) && !self.result.surplus.contains(&number) {
@@ -26,26 +29,30 @@ impl Desk<'_, '_> {
                 }
                 continue;
             }
-            if self.turn.others_wait || !self.result.refused.is_empty() || self.is_full(&claims[like]) {
+            if self.turn.others_wait || !self.result.refused.is_empty() || self.is_full(demand) {
                 continue;
             }
             let (pod, anonymous) = (name.as_deref().unwrap_or_default(), name.is_none());
+            // who has to wait for an address is told so; here nobody waits
+            let Ok(asked) = self.address_for(pod, demand.class, Exposure::Dedicated) else { continue };
             let Some(number) = self.number_for(pod, anonymous) else { continue };
             self.planned.insert(number);
+            self.result.asked.insert(number, asked);
             self.result.spare.push(Spare { like, name, number });
         }
     }
 
-    fn is_full(&self, like: &Claim<'_>) -> bool {
-        let Ok(demand) = &like.demand else { return true };
+    fn is_full(&self, demand: &Demand<'_>) -> bool {
         self.limit(demand.class_name, demand.class, Exposure::Dedicated, true).is_some()
     }
 
-    /// A free slot that the next pod may have at once and no other wish has taken.
-    fn unclaimed(&self) -> Option<u32> {
+    /// A free slot that the next pod of a class may have at once and no other wish has taken.
+    fn unclaimed(&self, class: &Class) -> Option<u32> {
         let rested =
             |s: &Slot<'_>| s.is_up_for_grabs() && self.rested_at(s).is_some_and(|at| at <= self.turn.now);
-        let fits = |s: &&Slot<'_>| s.is_spare() || rested(s);
+        // one that is being made will be
+        let of_use = |s: &Slot<'_>| s.service.is_none() || suits(self.state, s, class);
+        let fits = |s: &&Slot<'_>| (s.is_spare() || rested(s)) && of_use(s);
         let free = self.slots.values().filter(|s| self.result.free.contains(&s.number));
         free.filter(|s| !self.result.ready.contains(&s.number)).find(fits).map(|s| s.number)
     }
