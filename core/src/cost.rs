@@ -236,7 +236,8 @@ fn wanted<'s>(
 fn cost(class: &Class, exposure: Exposure, ports: usize, slots: u32) -> Cost {
     let ports = u32::try_from(ports).unwrap_or(u32::MAX);
     let template = &class.service;
-    let families = if template.ip_family_policy.as_deref() == Some("RequireDualStack") { 2 } else { 1 };
+    let dual = template.ip_family_policy.as_deref() == Some("RequireDualStack");
+    let families = if dual || class.address_families() == (true, true) { 2 } else { 1 };
     let node_ports = u32::from(template.allocate_load_balancer_node_ports != Some(false));
     // kube-proxy answers the load balancer's health checks at a port of its own
     let health = u32::from(template.external_traffic_policy.as_deref() == Some("Local"));
@@ -303,9 +304,9 @@ fn exceeded(workloads: &[Asked], settings: &Settings, in_use: &InUse) -> Vec<Str
         if let Some(limit) = class.load_balancers {
             over(who.clone(), cost.load_balancers, limit, "load balancers (loadBalancers of the class)");
         }
-        if !class.addresses.is_empty() {
-            let pool = u32::try_from(class.addresses.len()).unwrap_or(u32::MAX);
-            over(who, cost.addresses, pool, "addresses (addresses of the class)");
+        if let Some(pool) = class.pool_slots() {
+            let pool = u32::try_from(pool).unwrap_or(u32::MAX);
+            over(who, cost.load_balancers, pool, "static addresses of a family (addresses of the class)");
         }
     }
     found

@@ -180,6 +180,12 @@ impl Class {
         self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace)
     }
 
+    /// How many slots the static addresses are enough for; `None` = the load balancer chooses.
+    pub fn pool_slots(&self) -> Option<usize> {
+        let of_family = |v4: bool| self.addresses.iter().filter(|ip| ip.is_ipv4() == v4).count();
+        [of_family(true), of_family(false)].into_iter().filter(|count| *count > 0).min()
+    }
+
     /// Families of the static addresses: IPv4, IPv6.
     pub fn address_families(&self) -> (bool, bool) {
         (self.addresses.iter().any(IpAddr::is_ipv4), self.addresses.iter().any(IpAddr::is_ipv6))

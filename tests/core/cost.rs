@@ -143,6 +143,25 @@ fn limits_are_held_against_pods_at_once_and_what_is_in_use_by_others() {
 }
 
 #[test]
+fn a_pool_is_held_against_every_slot_of_its_class_one_address_of_each_family_for_each() {
+    let set = manifest("StatefulSet", "replicas: 3", "");
+    let readable = cost::workloads(&set, "data", None).unwrap();
+    let both = |service: &str, pool: &str| {
+        let classes = format!("classes: {{default: {{service: {service}, addresses: {pool}}}}}");
+        let in_use = InUse { load_balancers: [("default".to_owned(), 1)].into(), ..InUse::default() };
+        cost::plan(&readable, &settings(&classes), &in_use)
+    };
+    let over = ["class default needs 4 of 3 static addresses of a family (addresses of the class)"];
+    let one = both("{loadBalancerIP: \"{address}\"}", "[203.0.113.1-203.0.113.3]");
+    assert_eq!((one.total.at_rest.addresses, &one.exceeded[..]), (3, &over.map(str::to_owned)[..]));
+    let template = "{annotations: {example.com/ip: \"{address}\"}, ipFamilyPolicy: PreferDualStack}";
+    let two = both(template, "[203.0.113.1-203.0.113.9, \"2001:db8::1-2001:db8::3\"]");
+    assert_eq!((two.total.at_rest.addresses, &two.exceeded[..]), (6, &over.map(str::to_owned)[..]));
+    let enough = both("{loadBalancerIP: \"{address}\"}", "[203.0.113.1-203.0.113.4]");
+    assert!(enough.exceeded.is_empty(), "{:?}", enough.exceeded);
+}
+
+#[test]
 fn a_list_is_its_items_and_what_is_no_object_is_refused() {
     let list = r#"{"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": "p", "namespace": "there",
         "labels": {"external-ip.dev/cluster": "c"}}, "spec": {"containers": [{"ports": [{"containerPort": 1}]}]}}]}"#;
