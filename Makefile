@@ -61,7 +61,7 @@ test: ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
 .PHONY: test-core
 test-core: ## Unit tests, the pure core and its model: no cluster, a minute
 	@cargo test --quiet --locked --package external-ip-core
-	@cargo test --quiet --locked --package external-ip-controller --lib --bins
+	@cargo test --quiet --locked --package external-ip-controller --package external-ip-client --lib --bins
 
 .PHONY: test-api
 test-api: ## The product on a real API server with pretended pods
