@@ -54,7 +54,7 @@ test: ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
 	@echo "the image is built meanwhile, for the last of them"
 	@mkdir -p $(target_dir); nice $(MAKE) --no-print-directory image > $(target_dir)/image.log 2>&1 & image=$$!; \
 	trap 'kill $$image 2> /dev/null' EXIT; \
-	$(MAKE) --no-print-directory test-core test-api $(TOOL_TESTS) || exit; \
+	$(MAKE) --no-print-directory test-core test-page test-api $(TOOL_TESTS) || exit; \
 	trap - EXIT; wait $$image || { tail -n 30 $(target_dir)/image.log; exit 1; }
 	@$(MAKE) --no-print-directory test-chaos test-e2e
 
@@ -62,6 +62,10 @@ test: ## Run all tests (REQUIRE_NODE=1: fail where the node level cannot start)
 test-core: ## Unit tests, the pure core and its model: no cluster, a minute
 	@cargo test --quiet --locked --package external-ip-core
 	@cargo test --quiet --locked --package external-ip-controller --package external-ip-client --lib --bins
+
+.PHONY: test-page
+test-page: ## The page for people in a real browser (chromium-headless-shell; SCREENSHOT=file keeps the picture)
+	@cargo test --quiet --locked --package external-ip-controller --lib -- --ignored a_browser_shows
 
 .PHONY: test-api
 test-api: ## The product on a real API server with pretended pods

@@ -19,6 +19,7 @@ pub use text::text;
 
 /// All there is to say about one pod. The fields of its entry in the map come last, under their own names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// Namespace.
     pub namespace: String,

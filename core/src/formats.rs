@@ -5,6 +5,10 @@
 pub mod document;
 pub mod nat_map;
 pub mod origin;
+pub mod page;
+mod schema;
+
+pub use schema::SCHEMAS;
 
 use crate::names::short_hash;
 

@@ -24,6 +24,7 @@ pub type Mapping = BTreeMap<Key, Arc<ClusterMapping>>;
 
 /// One cluster's entries, sorted by slot and pod name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ClusterMapping {
     /// Namespace.
     pub namespace: String,
@@ -40,6 +41,7 @@ pub struct ClusterMapping {
 
 /// How far an entry has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum EntryState {
     /// No external address yet.
     Pending,
@@ -51,6 +53,7 @@ pub enum EntryState {
 
 /// One pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
     /// Pod name.
     pub pod: String,
@@ -89,6 +92,7 @@ pub struct Entry {
 
 /// How a slot departs from its class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Drift {
     /// Reason code.
     pub reason: &'static str,
@@ -98,6 +102,7 @@ pub struct Drift {
 
 /// A pod's addresses inside.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Internal {
     /// IPv4 first.
     pub ips: Vec<IpAddr>,
@@ -107,6 +112,7 @@ pub struct Internal {
 
 /// A slot's address outside.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct External {
     /// IPv4 first.
     pub ips: Vec<IpAddr>,
@@ -116,6 +122,7 @@ pub struct External {
 
 /// A port inside and outside.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PortPair {
     /// Port name on the Service.
     pub name: String,

@@ -14,6 +14,7 @@ use crate::reason::{Code, Reason};
 
 /// What a pod was told, where it is not what its slot has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Told {
     /// The addresses it was told, as written.
     pub ips: Vec<String>,

@@ -15,8 +15,10 @@ mod budget;
 mod cache;
 mod review;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use data_encoding::BASE64;
 use external_ip_core::names;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -138,7 +140,8 @@ enum Refusal {
 
 impl TokenAccess {
     async fn check(&self, headers: &HeaderMap, wish: &Wish) -> Result<(), Refusal> {
-        let token = bearer(headers).ok_or(Refusal::NoToken)?;
+        let token = token(headers).ok_or(Refusal::NoToken)?;
+        let token = &*token;
         if token.len() > TOKEN_BYTES {
             return Err(Refusal::BadToken);
         }
@@ -177,14 +180,22 @@ impl TokenAccess {
     }
 }
 
-/// The token of `Authorization: Bearer TOKEN`. Of two such headers neither counts: something on the way may have looked
-/// at the other one.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token of `Authorization: Bearer TOKEN`, or the password of `Basic`, which is what browsers can send. Of two such
+/// headers neither counts: something on the way may have looked at the other one.
+fn token(headers: &HeaderMap) -> Option<Cow<'_, str>> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (Some(header), None) = (all.next(), all.next()) else { return None };
     let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    let token = match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Cow::from(token),
+        "basic" => {
+            let pair = String::from_utf8(BASE64.decode(token.as_bytes()).ok()?).ok()?;
+            Cow::from(pair.split_once(':')?.1.to_owned())
+        }
+        _ => return None,
+    };
+    (!token.is_empty()).then_some(token)
 }
 
 fn no_token() -> Problem {

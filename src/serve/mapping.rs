@@ -4,10 +4,12 @@
 //! is in headers: `Age` (seconds since the slowest watch last heard from the API server) and `Map-Position`.
 
 mod held;
+mod openapi;
 mod pods;
 mod request;
 mod routes;
 mod shown;
+mod status;
 mod watch;
 
 use std::sync::Arc;
@@ -110,6 +112,17 @@ impl Shared {
         let (asked, _) = request.into_parts();
         let answer = self.explain(pod, &asked.headers, &asked.uri).await;
         self.counted("pod", answer)
+    }
+
+    async fn description(&self, request: Request) -> Response {
+        let (asked, _) = request.into_parts();
+        self.counted("openapi", Ok(openapi::answer(&asked.headers).await))
+    }
+
+    async fn page(&self, request: Request) -> Response {
+        let (asked, _) = request.into_parts();
+        let answer = self.status(&asked.headers).await;
+        self.counted("status", answer)
     }
 
     fn counted(&self, document: &'static str, answer: Result<Response, Problem>) -> Response {
@@ -222,7 +235,7 @@ fn no_such_cluster(key: &Key) -> Problem {
 fn no_such_path(uri: &Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "NoSuchPath")
         .message(format!("there is nothing at {}", uri.path()))
-        .remedy("there are /, /v1/mapping, /v1/mapping/NAMESPACE/CLUSTER, the same below /v1/watch, /v1/pods/NAMESPACE/POD and /ca.pem")
+        .remedy("there are /, /v1/mapping, /v1/mapping/NAMESPACE/CLUSTER, the same below /v1/watch, /v1/pods/NAMESPACE/POD, /status, /openapi.json and /ca.pem")
 }
 
 fn only_reading() -> Problem {

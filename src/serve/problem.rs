@@ -46,6 +46,11 @@ impl Problem {
         self.body.reason
     }
 
+    /// Whether it asks who that is.
+    pub(crate) fn is_unauthorized(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
+    }
+
     /// Whether it says that somebody known may not.
     pub(crate) fn is_forbidden(&self) -> bool {
         self.status == StatusCode::FORBIDDEN

@@ -9,6 +9,7 @@ use crate::reason::Code;
 /// A stage of the way, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Stage {
     /// The pod belongs to a cluster and asks for something it may have.
     Seen,
@@ -98,6 +99,7 @@ impl Stage {
 /// How far a stage has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Progress {
     /// It is behind the pod.
     Done,
@@ -109,6 +111,7 @@ pub enum Progress {
 
 /// One stage of one pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Step {
     /// Which.
     pub stage: Stage,

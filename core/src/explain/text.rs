@@ -16,7 +16,7 @@ impl Explanation {
 
 impl External {
     /// Addresses and host name, comma separated.
-    pub(super) fn list(&self) -> String {
+    pub(crate) fn list(&self) -> String {
         let host = self.host.iter().cloned();
         self.ips.iter().map(ToString::to_string).chain(host).collect::<Vec<_>>().join(", ")
     }

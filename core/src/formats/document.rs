@@ -4,8 +4,11 @@ use serde::Serialize;
 
 use crate::mapping::{ClusterMapping, Mapping};
 
+/// All clusters.
 #[derive(Serialize)]
-struct Aggregate<'m> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Aggregate<'m> {
+    /// By namespace and name.
     clusters: Vec<&'m ClusterMapping>,
 }
 

@@ -11,9 +11,19 @@ use crate::objects::Protocol;
 
 use super::document::to_json;
 
+/// By internal address and port.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(transparent)]
+pub(super) struct NatMap(BTreeMap<String, Target>);
+
+/// Where a driver connects to instead.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Target {
+    /// An address or a name.
     host: String,
+    /// TCP port.
     port: u16,
 }
 
@@ -31,8 +41,7 @@ pub fn aggregate(mapping: &Mapping) -> String {
 
 fn pairs<'m>(entries: impl IntoIterator<Item = &'m Entry>) -> String {
     let routed = entries.into_iter().filter(|e| e.state == EntryState::Routed);
-    let pairs: BTreeMap<String, Target> = routed.flat_map(targets).collect();
-    to_json(&pairs)
+    to_json(&NatMap(routed.flat_map(targets).collect()))
 }
 
 fn targets(entry: &Entry) -> Vec<(String, Target)> {

@@ -13,7 +13,7 @@ type Names = Path<(String, String)>;
 type Here = State<Arc<Shared>>;
 
 /// All of them.
-pub(super) fn all() -> [(&'static str, MethodRouter<Arc<Shared>>); 7] {
+pub(super) fn all() -> [(&'static str, MethodRouter<Arc<Shared>>); 9] {
     [
         ("/", get(async |State(s): Here, asked: Request| s.answer(Wanted::Origin, asked).await)),
         ("/v1/mapping", get(async |State(s): Here, asked: Request| s.answer(Wanted::Aggregate, asked).await)),
@@ -30,6 +30,8 @@ pub(super) fn all() -> [(&'static str, MethodRouter<Arc<Shared>>); 7] {
             "/v1/pods/{namespace}/{pod}",
             get(async |State(s): Here, names: Names, asked: Request| s.pod(key(names), asked).await),
         ),
+        ("/openapi.json", get(async |State(s): Here, asked: Request| s.description(asked).await)),
+        ("/status", get(async |State(s): Here, asked: Request| s.page(asked).await)),
         ("/ca.pem", get(async |State(s): Here| -> Response { s.ca() })),
     ]
 }

@@ -93,6 +93,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// All of a header's values.
+    pub(super) fn all(&self, name: impl http::header::AsHeaderName) -> Vec<&str> {
+        self.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect()
+    }
+
     pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> &str {
         self.headers.get(name).map_or("", |v| v.to_str().unwrap())
     }

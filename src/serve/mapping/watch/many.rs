@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
@@ -34,6 +35,8 @@ struct Running {
     published: Published,
     last: usize,
     connected: AtomicUsize,
+    /// Handshakes of the test's own: it shares the cores with the listener, which gives each of them 5 s.
+    handshakes: Semaphore,
 }
 
 impl Running {
@@ -51,7 +54,9 @@ impl Running {
     }
 
     async fn ask(&self, path: &str, header: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let place = self.handshakes.acquire().await.unwrap();
         let mut stream = connect(self.address, "localhost", Arc::clone(&self.config)).await?;
+        drop(place);
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
         stream.write_all(request.as_bytes()).await?;
         Ok(stream)
@@ -143,6 +148,7 @@ async fn many(readers: usize, changes: usize) {
         published: Arc::default(),
         last: changes,
         connected: AtomicUsize::new(0),
+        handshakes: Semaphore::new(24),
         served: Arc::clone(&served),
     });
     running.publish(0);
