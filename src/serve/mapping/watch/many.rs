@@ -37,6 +37,8 @@ struct Running {
     connected: AtomicUsize,
     /// Handshakes of the test's own: it shares the cores with the listener, which gives each of them 5 s.
     handshakes: Semaphore,
+    /// Between two connections of one that breaks: all of them make 50 a second.
+    break_after: Duration,
 }
 
 impl Running {
@@ -122,7 +124,7 @@ impl Running {
                     }
                 }
             }
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(self.break_after).await;
         }
     }
 }
@@ -149,6 +151,7 @@ async fn many(readers: usize, changes: usize) {
         last: changes,
         connected: AtomicUsize::new(0),
         handshakes: Semaphore::new(24),
+        break_after: Duration::from_millis(20) * u32::try_from(readers / 10).unwrap(),
         served: Arc::clone(&served),
     });
     running.publish(0);
