@@ -1,4 +1,4 @@
-//! A load balancer's controller with few addresses.
+//! A load balancer's controller with few addresses. Who asks for some gets these, or none.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,14 @@ use crate::judge::Kind;
 use crate::server::Server;
 use crate::step::Balance;
 
+/// The annotation in which it is asked for addresses.
+pub(crate) const ASKS: &str = "lb.example/addresses";
+/// What it gives who does not ask: 203.0.113.1 and following, and of IPv6 the like.
+const CHOSEN: u8 = 60;
+
 pub(crate) struct Balancer {
     /// By UID of the Service.
-    held: BTreeMap<String, u8>,
+    held: BTreeMap<String, Vec<String>>,
     /// The one freed last is given first.
     free: Vec<u8>,
     dual: bool,
@@ -18,7 +23,7 @@ pub(crate) struct Balancer {
 
 impl Balancer {
     pub(crate) fn new(dual: bool) -> Self {
-        Self { held: BTreeMap::new(), free: (1..=60).rev().collect(), dual }
+        Self { held: BTreeMap::new(), free: (1..=CHOSEN).rev().collect(), dual }
     }
 
     pub(crate) fn act(&mut self, server: &mut Server, name: &str, what: Balance) -> bool {
@@ -31,20 +36,21 @@ impl Balancer {
         let ingress = &service["status"]["loadBalancer"]["ingress"];
         match what {
             Balance::Serve if going => {
-                self.free.extend(self.held.remove(&uid));
+                self.take_back(&uid);
                 server.remove(Kind::Service, name)
             }
-            Balance::Serve => ingress[0].is_null() && set(server, name, self.ingress(&uid)),
+            Balance::Serve => ingress[0].is_null() && set(server, name, self.ingress(&service)),
             _ if going || ingress[0].is_null() => false,
             Balance::Withdraw => {
-                self.free.extend(self.held.remove(&uid));
+                self.take_back(&uid);
                 set(server, name, json!([]))
             }
             Balance::Change => {
-                let old = self.held.remove(&uid);
-                let ingress = self.ingress(&uid);
-                self.free.extend(old);
-                set(server, name, ingress)
+                // another one than asked for, too
+                let number = self.free.pop().expect("an address is left");
+                self.take_back(&uid);
+                let addresses = self.chosen(number);
+                set(server, name, self.give(&uid, addresses))
             }
             Balance::SameAs { service: other } => {
                 let Some(other) = server.nth(Kind::Service, other) else { return false };
@@ -71,11 +77,10 @@ impl Balancer {
         let mut changed = false;
         for name in server.names(Kind::Service) {
             let service = server.get(Kind::Service, &name).unwrap().clone();
-            let uid = service["metadata"]["uid"].as_str().unwrap();
             changed |= if service["metadata"]["deletionTimestamp"].is_null()
                 && service["spec"]["type"] == "LoadBalancer"
             {
-                let ingress = self.ingress(uid);
+                let ingress = self.ingress(&service);
                 set(server, &name, ingress)
             } else {
                 self.act(server, &name, Balance::Serve)
@@ -84,11 +89,40 @@ impl Balancer {
         changed
     }
 
-    fn ingress(&mut self, uid: &str) -> Value {
-        let number =
-            *self.held.entry(uid.to_owned()).or_insert_with(|| self.free.pop().expect("an address is left"));
-        let v4 = json!({"ip": format!("203.0.113.{number}")});
-        if self.dual { json!([v4, {"ip": format!("2001:db8::{number}")}]) } else { json!([v4]) }
+    /// What a Service shall have: what it asks for where nobody else has it, else what it has, else some address.
+    fn ingress(&mut self, service: &Value) -> Value {
+        let uid = service["metadata"]["uid"].as_str().unwrap();
+        if let Some(asked) = service["metadata"]["annotations"][ASKS].as_str() {
+            let asked: Vec<String> = asked.split(',').map(str::to_owned).collect();
+            let has = |(holder, held): (&String, &Vec<String>)| {
+                holder != uid && held.iter().any(|ip| asked.contains(ip))
+            };
+            let is_free = !self.held.iter().any(has);
+            self.take_back(uid);
+            return if is_free { self.give(uid, asked) } else { json!([]) };
+        }
+        let addresses = self.held.get(uid).cloned().unwrap_or_else(|| {
+            let number = self.free.pop().expect("an address is left");
+            self.chosen(number)
+        });
+        self.give(uid, addresses)
+    }
+
+    fn chosen(&self, number: u8) -> Vec<String> {
+        let both = [format!("203.0.113.{number}"), format!("2001:db8::{number}")];
+        both.into_iter().take(if self.dual { 2 } else { 1 }).collect()
+    }
+
+    fn give(&mut self, uid: &str, addresses: Vec<String>) -> Value {
+        let ingress = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        self.held.insert(uid.to_owned(), addresses);
+        ingress
+    }
+
+    fn take_back(&mut self, uid: &str) {
+        let number = |ip: String| ip.strip_prefix("203.0.113.")?.parse::<u8>().ok();
+        let numbers = self.held.remove(uid).into_iter().flatten().filter_map(number);
+        self.free.extend(numbers.filter(|number| *number <= CHOSEN));
     }
 }
 

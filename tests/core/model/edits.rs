@@ -3,6 +3,7 @@
 use external_ip_core::names;
 use serde_json::{Value, json};
 
+use crate::balancer::ASKS;
 use crate::judge::Kind;
 use crate::server::{Server, nth};
 use crate::step::{ServiceEdit, SliceEdit};
@@ -146,8 +147,15 @@ fn foreign_slice(server: &mut Server, service: u8, pod: u8) -> bool {
     true
 }
 
-/// People take back what the product cannot repair: slices of their own, and identities on pods of no cluster.
+/// People take back what the product cannot repair: slices of their own, Services that are nobody's and have static
+/// addresses, and identities on pods of no cluster.
 pub(crate) fn tidy(server: &mut Server) {
+    for name in server.names(Kind::Service) {
+        let metadata = &server.get(Kind::Service, &name).unwrap()["metadata"];
+        if metadata["labels"]["was-ours"] == "true" && metadata["annotations"][ASKS].is_string() {
+            server.delete_service(&name);
+        }
+    }
     for name in server.names(Kind::Slice).iter().filter(|name| name.ends_with("-foreign")) {
         server.remove(Kind::Slice, name);
     }

@@ -4,7 +4,7 @@ use crate::step::Webhook::{Absent, Of};
 use crate::step::{Fate, Home, ServiceEdit, SliceEdit, Step};
 use crate::world::{Setting, World};
 
-const SETTING: Setting = Setting { dual: false, not_ready_too: true, limits: (64, 128, 1000) };
+const SETTING: Setting = Setting { dual: false, not_ready_too: true, limits: (64, 128, 1000), pool: 0 };
 
 /// Lives a history and tells it: what was done, and every change at the API server with its version.
 fn goes_well(setting: Setting, steps: &[Step]) {

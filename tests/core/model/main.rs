@@ -45,11 +45,9 @@ fn setting() -> impl Strategy<Value = Setting> {
         1 => Just((64, 3, 1000)),
         1 => Just((64, 128, 3)),
     ];
-    (any::<bool>(), prop::bool::weighted(0.8), limits).prop_map(|(dual, not_ready_too, limits)| Setting {
-        dual,
-        not_ready_too,
-        limits,
-    })
+    let pool = prop_oneof![3 => Just(0), 1 => 1u8..8];
+    (any::<bool>(), prop::bool::weighted(0.8), limits, pool)
+        .prop_map(|(dual, not_ready_too, limits, pool)| Setting { dual, not_ready_too, limits, pool })
 }
 
 fn live(setting: &Setting, steps: &[Step], stats: &mut Stats) -> judge::Verdict {

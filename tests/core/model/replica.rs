@@ -207,6 +207,12 @@ impl Replica {
             let rest = self.settings.classes["default"].reuse_after;
             self.shown.rested(service, (id, &desired.pod), (server.clock, rest))?;
         }
+        if let Action::CreateService(desired) | Action::UpdateService { desired, .. } = &action
+            && let Some(asked) = action.body()["metadata"]["annotations"][names::ASKED_ANNOTATION].as_str()
+        {
+            let truth = Truth::new(&server.history, &self.seen());
+            truth.asks_for_what_is_free(&desired.key.name, asked)?;
+        }
         let planned_from = service.map(|s| s["metadata"]["resourceVersion"].clone());
         self.requests.push(Request { action, planned_from, process: self.process });
         Ok(())

@@ -64,7 +64,7 @@ const STEPS: [&str; 53] = [
     "Write Unanswered",
 ];
 /// Entries by state and reason that have to be published.
-const ENTRIES: [&str; 20] = [
+const ENTRIES: [&str; 21] = [
     "Routed",
     "Allocated NotReady",
     "Allocated ServiceChanging",
@@ -79,6 +79,7 @@ const ENTRIES: [&str; 20] = [
     "Pending InstallationLimit",
     "Pending NamespaceLimit",
     "Pending NamespaceNotEnabled",
+    "Pending NoFreeAddress",
     "Pending NoLoadBalancer",
     "Pending PortError",
     "Pending ServiceDeleted",

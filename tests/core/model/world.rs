@@ -1,5 +1,6 @@
 //! Everything together: one API server, the cluster's own controllers, two replicas, and the steps.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use external_ip_core::names;
 use external_ip_core::settings::{ConfiguredCluster, Settings};
 use serde_json::{Value, json};
 
-use crate::balancer::Balancer;
+use crate::balancer::{ASKS, Balancer};
 use crate::edits;
 use crate::endpoints::Endpoints;
 use crate::judge::{Kind, Seen, Truth, Verdict};
@@ -27,12 +28,15 @@ pub(crate) struct Setting {
     pub(crate) not_ready_too: bool,
     /// Slots per cluster, per namespace, of all.
     pub(crate) limits: (u32, u32, u32),
+    /// Static addresses of the class, of each family; 0: the load balancer chooses.
+    pub(crate) pool: u8,
 }
 
 pub(crate) struct World<'s> {
     pub(crate) server: Server,
     pub(crate) replicas: [Replica; 2],
     limits: (u32, u32, u32),
+    pool: u8,
     pods: Pods,
     endpoints: Endpoints,
     balancer: Balancer,
@@ -44,6 +48,13 @@ fn settings(setting: &Setting) -> Settings {
     let class = settings.classes.get_mut("default").unwrap();
     class.service.publish_not_ready_addresses = setting.not_ready_too;
     class.service.ip_family_policy = setting.dual.then(|| "PreferDualStack".to_owned());
+    if setting.pool > 0 {
+        class.service.annotations.insert(ASKS.to_owned(), "{address}".to_owned());
+        let v4 = (0..setting.pool).map(|n| IpAddr::from([203, 0, 113, 101 + n]));
+        let v6 =
+            (0..setting.pool).map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x101 + u16::from(n)]));
+        class.addresses = v4.chain(v6.filter(|_| setting.dual)).collect();
+    }
     settings.clusters = vec![ConfiguredCluster {
         name: "e".parse().unwrap(),
         namespace: NS.to_owned(),
@@ -69,6 +80,7 @@ impl<'s> World<'s> {
             server,
             replicas: [Replica::new(shared.clone()), Replica::new(shared)],
             limits: setting.limits,
+            pool: setting.pool,
             pods: Pods::new(setting.dual),
             endpoints: Endpoints::default(),
             balancer: Balancer::new(setting.dual),
@@ -336,8 +348,10 @@ impl<'s> World<'s> {
     fn all_is_well(&self) -> Verdict {
         let truth = Truth::new(&self.server.history, &Seen::all(self.server.version()));
         let (cluster, namespace, all) = self.limits;
-        let limits = [("cluster", cluster), ("namespace", namespace), ("installation", all)];
+        let pool = self.pool.into();
+        let limits = [("cluster", cluster), ("namespace", namespace), ("installation", all), ("pool", pool)];
         let limits = limits.into_iter().map(|(name, limit)| (name, limit as usize)).collect();
+        truth.nobody_asks_for_anothers()?;
         for replica in &self.replicas {
             replica.nothing_is_forgotten()?;
             replica.plans_nothing(self.server.clock)?;

@@ -1,6 +1,6 @@
 //! What is judged besides documents: stamps, the rest of a freed address, and that nobody is left out in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,6 +10,13 @@ use super::entries::addresses;
 use super::truth::{Truth, annotation, cluster, has_ended, is_going, items, label, points, texts};
 
 const RESERVED: &str = "stamp.external-ip.dev/";
+const ASKED: &str = "external-ip.dev/asked-address";
+
+/// Addresses a Service asks for or has.
+fn held(service: &Value) -> impl Iterator<Item = &str> {
+    let asked = annotation(service, ASKED).into_iter().flat_map(|list| list.split(','));
+    asked.chain(texts(&service["status"]["loadBalancer"]["ingress"], "ip"))
+}
 
 /// What clients of one replica were shown: by UID of the Service for which pod name, and until when.
 #[derive(Default)]
@@ -115,6 +122,51 @@ impl Truth<'_> {
         Ok(())
     }
 
+    /// How many static addresses Services ask for or have, of the family of which they are more.
+    fn held_of_pool(&self) -> usize {
+        let of_pool = |ip: &&str| {
+            let number = |prefix: &str, base: u32| u32::from_str_radix(ip.strip_prefix(prefix)?, base).ok();
+            number("203.0.113.", 10).is_some_and(|n| n > 100)
+                || number("2001:db8::", 16).is_some_and(|n| n > 0x100)
+        };
+        let held: BTreeSet<&str> = self.services.iter().flat_map(|s| held(s)).filter(of_pool).collect();
+        let v6 = held.iter().filter(|ip| ip.contains(':')).count();
+        v6.max(held.len() - v6)
+    }
+
+    /// A planned write asks for addresses: no other Service the replica had seen asks for them or has them, unless they
+    /// were its own already.
+    pub(crate) fn asks_for_what_is_free(&self, name: &str, asked: &str) -> Verdict {
+        let (own, others): (Vec<&Value>, Vec<&Value>) =
+            self.services.iter().partition(|s| s["metadata"]["name"] == *name);
+        let is_in = |services: &[&Value], ip: &str| services.iter().any(|s| held(s).any(|h| h == ip));
+        match asked.split(',').find(|ip| !is_in(&own, ip) && is_in(&others, ip)) {
+            Some(ip) => {
+                Err(format!("{name} is to ask for {ip}, which another Service asks for or has: {others:?}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// When all is quiet: each static address is one slot's. A Service whose name and labels disagree is none, and is
+    /// left alone.
+    pub(crate) fn nobody_asks_for_anothers(&self) -> Verdict {
+        let is_slot = |s: &Value| {
+            let [cluster, slot] =
+                ["external-ip.dev/cluster", "external-ip.dev/slot"].map(|key| label(s, key));
+            let name = format!("{}-ext-{}", cluster.unwrap_or_default(), slot.unwrap_or_default());
+            s["metadata"]["name"] == *name
+                && annotation(s, "external-ip.dev/owner") == Some("external-ip-controller")
+        };
+        let slots = self.services.iter().filter(|s| is_slot(s));
+        let asked = slots.filter_map(|s| annotation(s, ASKED)).flat_map(|list| list.split(','));
+        let mut seen = BTreeSet::new();
+        match asked.into_iter().find(|ip| !seen.insert(*ip)) {
+            Some(ip) => Err(format!("two slots ask for {ip} in the end: {:?}", self.services)),
+            None => Ok(()),
+        }
+    }
+
     /// When all is quiet: every running pod of a cluster is Routed, unless a limit really is reached.
     pub(crate) fn nobody_is_left_out(&self, documents: &[&Value], limits: &BTreeMap<&str, usize>) -> Verdict {
         let entries: Vec<&Value> = documents.iter().flat_map(|d| items(&d["entries"])).collect();
@@ -128,6 +180,7 @@ impl Truth<'_> {
                 Some("ClusterLimit") => of_cluster >= limits["cluster"],
                 Some("NamespaceLimit") => self.services.len() >= limits["namespace"],
                 Some("InstallationLimit") => self.services.len() >= limits["installation"],
+                Some("NoFreeAddress") => self.held_of_pool() >= limits["pool"],
                 _ => entry.is_some_and(|e| e["state"] == "Routed"),
             };
             if !excused {
