@@ -106,6 +106,10 @@ test-e2e: image ## The product installed from its image and manifests on a node 
 test-origin-clients: ## Part of test-e2e that needs no cluster: SnakeYAML and Go's yaml read the old form (mvn, go)
 	@cargo test --quiet --locked --package external-ip-controller --test e2e -- the_golden_documents
 
+.PHONY: test-announce
+test-announce: ## A real Redis Cluster that announces external addresses (redis-server, pip; root or user namespaces)
+	@tests/announce/run
+
 .PHONY: lint
 lint: ## Format, clippy, generated files
 	@cargo fmt --all -- --check
