@@ -110,6 +110,14 @@ test-origin-clients: ## Part of test-e2e that needs no cluster: SnakeYAML and Go
 test-announce: ## A real Redis Cluster that announces external addresses (redis-server, pip; root or user namespaces)
 	@tests/announce/run
 
+.PHONY: test-java
+test-java: ## The Java client on its own (mvn; offline after the first time)
+	@cd clients/java && mvn -q -B verify
+
+.PHONY: test-stores
+test-stores: image ## Real data stores on a node, their clients outside (minutes; needs mvn, a JDK and pip the first time)
+	@IMAGE=$(image) REQUIRE_NODE=1 cargo test --quiet --locked --package external-ip-controller --test e2e -- --ignored --nocapture stores::
+
 .PHONY: lint
 lint: ## Format, clippy, generated files
 	@cargo fmt --all -- --check

@@ -16,6 +16,7 @@ mod replacements;
 mod replicas;
 mod rig;
 mod split;
+mod stores;
 #[path = "../support/mod.rs"]
 mod support;
 mod uninstall;

@@ -55,7 +55,7 @@ impl Terminal {
         std::fs::create_dir_all(&checkout).unwrap();
         std::fs::create_dir_all(directory.join("bin")).unwrap();
         // the files that are installed from; what a block writes must not end up in the repository
-        for part in ["manifests", "docs", "README.md"] {
+        for part in ["manifests", "examples", "docs", "README.md"] {
             let copied = Command::new("cp").arg("-r").arg(root().join(part)).arg(&checkout).status();
             assert!(copied.unwrap().success(), "{part}");
         }
@@ -66,12 +66,17 @@ impl Terminal {
         Self { directory }
     }
 
+    /// Gives a file of the checkout another content.
+    pub(crate) fn replace(&self, file: &str, content: &str) {
+        std::fs::write(self.directory.join("checkout").join(file), content).unwrap();
+    }
+
     /// Runs a block to its end; what it printed.
-    fn types(&self, rig: &Rig, block: &str) -> String {
+    pub(crate) fn types(&self, rig: &Rig, block: &str) -> String {
         let checkout = self.directory.join("checkout");
         let out = self.shell(rig, block).current_dir(checkout).output().unwrap();
         let (said, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        assert!(out.status.success(), "this block of the README fails:\n{block}\n{said}\n{error}");
+        assert!(out.status.success(), "this block fails:\n{block}\n{said}\n{error}");
         said.into_owned()
     }
 
@@ -102,7 +107,7 @@ fn from_outside(config: &str) -> String {
 }
 
 /// The contents of every fenced block marked `sh`, in order.
-fn shell_blocks(readme: &str) -> Vec<String> {
+pub(crate) fn shell_blocks(readme: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut open: Option<String> = None;
     for line in readme.lines() {

@@ -1,0 +1,7 @@
+//! Real data stores in pods, and their real clients outside: every member is reached directly, through the map alone.
+//!
+//! `make test-stores`; not part of `make test-e2e`, because they take minutes and fetch the stores.
+
+mod images;
+mod outside;
+mod redis;

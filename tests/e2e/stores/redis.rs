@@ -1,0 +1,209 @@
+//! A Redis Cluster as the guide makes it, and redis-py outside.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use local_cluster::image::Image;
+use serde_json::{Value, json};
+
+use super::images::{self, cache, run};
+use super::outside::{Client, Files, decoded, follows, objects, program};
+use crate::readme::{Terminal, shell_blocks};
+use crate::rig::{Rig, eventually, root, say};
+use crate::workload::{Entry, Map, Workload};
+
+const REDIS: Workload = Workload { kind: "StatefulSet", namespace: "redis", name: "redis" };
+/// Keys the client writes.
+const KEYS: u64 = 1000;
+
+#[test]
+#[ignore = "takes minutes: make test-stores"]
+fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
+    let image = images::archive("redis", &Image::new("redis:7.0"));
+    let Some(rig) = Rig::installed() else { return };
+    rig.cluster.load_image(&image).unwrap();
+    let storage = Storage::new(&rig);
+    let guide = std::fs::read_to_string(root().join("docs/stores/redis.md")).unwrap();
+    let guide = shell_blocks(&guide);
+    let [install, make, grow, shrink] = guide.as_slice() else { panic!("{guide:#?}") };
+    let terminal = Terminal::new(&rig);
+    terminal.replace("examples/redis.yaml", &storage.instead_of_claims(&rig).to_string());
+    rig.made("namespace", "redis");
+    let begun = Instant::now();
+    let step = |what: &str| say(&format!("redis: {what} after {:?}", begun.elapsed()));
+
+    terminal.types(&rig, install);
+    let map = Map::of_cluster(&rig, "redis", "redis");
+    let first = REDIS.routed(&rig, &map, 3);
+    terminal.types(&rig, make);
+    step("a cluster of three");
+
+    let files = Files::new("redis");
+    let python = || {
+        let mut python = program(&rig, "python3");
+        let secret = ["-n", "redis", "get", "secret", "redis", "-o", "jsonpath={.data.password}"];
+        python
+            .arg(root().join("tests/stores/redis/client.py"))
+            .env("PYTHONPATH", packages())
+            .env("STORE", first[0].address().unwrap().to_string())
+            .env("PASSWORD", decoded(&rig.kubectl(&secret)));
+        python
+    };
+    let mut blind = python();
+    blind.env("EXTERNAL_IP_MAP", files.write("nat-map.json", "{}"));
+    let refused = Client::start(&mut blind).line();
+    let error = refused["error"].as_str().unwrap_or_else(|| panic!("{refused}"));
+    assert!(error.contains("has no external address in the map"), "{refused}");
+    assert!(refused["after_ms"].as_u64().unwrap() < 2000, "{refused}");
+    step("a client with an empty map has failed as it should");
+
+    let mut follower = python();
+    follows(&mut follower, &map, &files);
+    let mut client = Client::start(&mut follower);
+    client.ready();
+    client.all_succeed(2000);
+    let used = Members::of(&rig, 3);
+    assert_eq!(used.keys.iter().sum::<u64>(), KEYS, "{used:?}");
+    used.all_used_directly();
+    step(&format!("all members are used directly: {used:?}"));
+
+    rig.kubectl(&["-n", "redis", "delete", "pod", "redis-1", "--grace-period=0", "--force"]);
+    let second = replaced(&rig, &map, &first[1].uid);
+    assert_eq!(second[1].outside, first[1].outside);
+    REDIS.rolled_out(&rig);
+    let used = eventually("the successor is used", || {
+        let used = Members::of(&rig, 3);
+        if used.operations[1] > 100 { Ok(used) } else { Err(format!("{used:?}")) }
+    });
+    let report = client.all_succeed(1);
+    step(&format!("redis-1 was replaced: {report:?}, {used:?}"));
+
+    terminal.types(&rig, grow);
+    REDIS.routed(&rig, &map, 4);
+    let report = client.all_succeed(2000);
+    Members::forget(&rig, 4);
+    client.all_succeed(2000);
+    let used = Members::of(&rig, 4);
+    assert_eq!(used.keys.iter().sum::<u64>(), KEYS, "{used:?}");
+    used.all_used_directly();
+    step(&format!("four members: {report:?}, {used:?}"));
+
+    terminal.types(&rig, shrink);
+    let last = REDIS.routed(&rig, &map, 3);
+    let report = client.all_succeed(2000);
+    let used = Members::of(&rig, 3);
+    assert_eq!(used.keys.iter().sum::<u64>(), KEYS, "{used:?}");
+    step(&format!("three again: {report:?}, {used:?}"));
+    let outside = |entries: &[Entry]| entries.iter().map(|entry| entry.outside.clone()).collect::<Vec<_>>();
+    assert_eq!(outside(&first), outside(&last), "each member has the address it began with");
+}
+
+/// The map, once it shows another redis-1.
+fn replaced(rig: &Rig, map: &Map, uid: &str) -> Vec<Entry> {
+    eventually("another redis-1", || match REDIS.pods(rig).get("redis-1") {
+        Some(found) if found != uid => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    REDIS.routed(rig, map, 3)
+}
+
+/// What members say of themselves.
+#[derive(Debug)]
+struct Members {
+    keys: Vec<u64>,
+    /// Writes and reads.
+    operations: Vec<u64>,
+    /// Operations that were for somebody else.
+    redirected: Vec<u64>,
+}
+
+impl Members {
+    fn of(rig: &Rig, count: usize) -> Self {
+        let mut members = Self { keys: Vec::new(), operations: Vec::new(), redirected: Vec::new() };
+        for n in 0..count {
+            let said = ask(rig, n, "dbsize; redis-cli info commandstats; redis-cli info errorstats");
+            let number = |prefix: &str| -> u64 {
+                let rest = said.lines().find_map(|line| line.trim().strip_prefix(prefix));
+                let digits = rest.unwrap_or("0").split(|c: char| !c.is_ascii_digit()).next();
+                digits.unwrap_or_default().parse().unwrap()
+            };
+            members.keys.push(number(""));
+            members.operations.push(number("cmdstat_set:calls=") + number("cmdstat_get:calls="));
+            members.redirected.push(number("errorstat_MOVED:count=") + number("errorstat_ASK:count="));
+        }
+        members
+    }
+
+    /// Begins their statistics anew.
+    fn forget(rig: &Rig, count: usize) {
+        (0..count).for_each(|n| drop(ask(rig, n, "config resetstat")));
+    }
+
+    fn all_used_directly(&self) {
+        assert!(self.keys.iter().all(|keys| *keys > 100), "keys are spread: {self:?}");
+        assert!(self.operations.iter().all(|operations| *operations > 100), "all are used: {self:?}");
+        assert!(
+            self.redirected.iter().all(|redirected| *redirected == 0),
+            "none was asked in vain: {self:?}"
+        );
+    }
+}
+
+fn ask(rig: &Rig, member: usize, what: &str) -> String {
+    let pod = format!("redis-{member}");
+    rig.kubectl(&["-n", "redis", "exec", &pod, "--", "sh", "-c", &format!("redis-cli {what}")])
+}
+
+/// The node has no storage provisioner: a directory each, by the pod's name, stands in for the claims.
+struct Storage(PathBuf);
+
+impl Storage {
+    fn new(rig: &Rig) -> Self {
+        let directory = rig.cluster.dir().unwrap().join("redis");
+        for n in 0..4 {
+            let member = directory.join(format!("redis-{n}"));
+            std::fs::create_dir_all(&member).unwrap();
+            std::fs::set_permissions(&member, Permissions::from_mode(0o777)).unwrap();
+        }
+        Self(directory)
+    }
+
+    /// The example with them.
+    fn instead_of_claims(&self, rig: &Rig) -> Value {
+        let mut objects = objects(rig, "examples/redis.yaml");
+        let set = objects.iter_mut().find(|object| object["kind"] == "StatefulSet").expect("a StatefulSet");
+        let claims = set["spec"].as_object_mut().unwrap().remove("volumeClaimTemplates");
+        assert_eq!(claims.unwrap()[0]["metadata"]["name"], "data");
+        let pod = &mut set["spec"]["template"]["spec"];
+        pod["volumes"] = json!([{"name": "data", "hostPath": {"path": self.0, "type": "Directory"}}]);
+        let container = &mut pod["containers"][0];
+        container["volumeMounts"][0]["subPathExpr"] = json!("$(POD_NAME)");
+        let name = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+        container["env"].as_array_mut().unwrap().push(name);
+        json!({"apiVersion": "v1", "kind": "List", "items": objects})
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// redis-py, fetched once.
+fn packages() -> PathBuf {
+    let wanted = root().join("tests/stores/redis/requirements.txt");
+    let version = std::fs::read_to_string(&wanted).unwrap().trim().replace("==", "-");
+    let directory = cache().join(version);
+    if !directory.exists() {
+        let fresh = directory.with_extension("fresh");
+        let _ = std::fs::remove_dir_all(&fresh);
+        let pip = ["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target"];
+        run(Command::new("python3").args(pip).arg(&fresh).arg("--requirement").arg(wanted));
+        std::fs::rename(fresh, &directory).unwrap();
+    }
+    directory
+}
