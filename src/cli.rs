@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::resolve::NameServer;
+
 /// Gives every pod of a clustered data store its own external address, and publishes the map.
 ///
 /// Label a namespace `external-ip.dev/enabled=true` and a workload's pods `external-ip.dev/cluster=NAME`: each pod gets
@@ -196,6 +198,10 @@ pub struct Run {
     /// Namespace of the controller's own objects: Lease, CA Secret, ConfigMaps.
     #[arg(long, value_name = "NAME", default_value = external_ip_core::names::CONTROLLER_NAME, env = "POD_NAMESPACE")]
     pub namespace: String,
+    /// A name server to ask for load balancers that are known by name, as ADDRESS or ADDRESS:PORT; may be repeated. Where none is
+    /// given, those of /etc/resolv.conf.
+    #[arg(long = "name-server", value_name = "ADDRESS", env = "NAME_SERVERS", value_delimiter = ',')]
+    pub name_servers: Vec<NameServer>,
     /// This replica's name in the Lease; the host's name where it is not given.
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pub name: Option<String>,

@@ -179,6 +179,26 @@ pub const DIAL_LOOK: Duration = Duration::from_secs(1);
 /// minutes; more at once would look like a scan.
 pub const DIALS_AT_ONCE: usize = 16;
 
+/// How often the leader looks which names of load balancers are due to be asked for: a name that has just been given waits
+/// this much longer.
+pub const NAMES_LOOK: Duration = Duration::from_secs(1);
+
+/// Names asked for at once, each with two questions (IPv4 and IPv6). A name server of a cluster answers in a millisecond
+/// from its cache; a thousand names whose servers are silent take ten minutes ([`NAME_TIMEOUT`]).
+pub const NAMES_AT_ONCE: usize = 16;
+
+/// For one question at one name server, over UDP and, where the answer is cut off, TCP. A resolver that has to ask the
+/// root takes a second or so.
+pub const NAME_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Name servers asked for one name, and how often each: with [`NAME_TIMEOUT`] a name nobody answers for takes 8 s.
+pub const NAME_SERVERS: usize = 2;
+/// Packets get lost.
+pub const NAME_ATTEMPTS: usize = 2;
+
+/// Bytes of an answer over TCP. Some 200 addresses; a load balancer has a few.
+pub const NAME_ANSWER_BYTES: usize = 4096;
+
 /// Questions about single pods that wait for the state loop at once. Each costs it some microseconds, between batches of
 /// updates; more of them are answered 503 rather than put in the way of the map.
 pub const POD_QUESTIONS: usize = 64;

@@ -12,6 +12,7 @@ use external_ip_core::names::Key;
 use external_ip_core::objects::Service;
 use external_ip_core::plan::{Now, Planner};
 use external_ip_core::reach::{self, Target};
+use external_ip_core::resolve::{self, Answer, Question};
 use external_ip_core::settings::Settings;
 use external_ip_core::state::{Feed, Seen, State, Update};
 use tokio::sync::{mpsc, watch};
@@ -22,6 +23,7 @@ use crate::act::lease::Role;
 use crate::dial::Targets;
 use crate::map::{Current, Explained, Liveness, PodQuestion, Position, Snapshot};
 use crate::metrics::Metrics;
+use crate::resolve::Questions;
 use crate::watch::FeedSpec;
 
 /// Updates taken together before the map is made: a burst is one map, and one map is never far behind.
@@ -44,6 +46,8 @@ pub struct Inputs {
     pub questions: mpsc::Receiver<PodQuestion>,
     /// Results of dialling external addresses.
     pub dialled: mpsc::Receiver<(Target, bool)>,
+    /// What DNS says of load balancers' names.
+    pub answers: mpsc::Receiver<(Question, Answer)>,
     /// How fresh the watches are.
     pub liveness: Arc<Liveness>,
 }
@@ -56,6 +60,8 @@ pub struct Outputs {
     pub actions: mpsc::UnboundedSender<Action>,
     /// External addresses to dial.
     pub targets: watch::Sender<Targets>,
+    /// Names of load balancers to ask for.
+    pub questions: watch::Sender<Questions>,
     /// How long pods wait for their addresses.
     pub metrics: Arc<Metrics>,
 }
@@ -115,6 +121,11 @@ impl Control {
                 Some((target, reachable)) = self.inputs.dialled.recv() => {
                     if let Some(planner) = &mut self.planner {
                         planner.dialled(target, reachable);
+                    }
+                }
+                Some((question, answer)) = self.inputs.answers.recv() => {
+                    if let Some(planner) = &mut self.planner {
+                        planner.resolved(question, &answer);
                     }
                 }
                 () = tokio::time::sleep_until(wake) => {}
@@ -198,20 +209,12 @@ impl Control {
         });
     }
 
-    /// What of a cluster is to be dialled.
+    /// What of a cluster is to be dialled, and which names are to be asked for.
     fn aim(&self, cluster: &Key, mapping: Option<&ClusterMapping>) {
-        let wanted: BTreeSet<Target> =
-            mapping.into_iter().flat_map(|m| reach::targets(&self.state, cluster, m)).collect();
-        let is_here = |target: &&Target| target.cluster == *cluster;
-        self.outputs.targets.send_if_modified(|targets| {
-            if targets.iter().filter(is_here).eq(&wanted) {
-                return false;
-            }
-            let all = Arc::make_mut(targets);
-            all.retain(|target| target.cluster != *cluster);
-            all.extend(wanted);
-            true
-        });
+        let targets = mapping.into_iter().flat_map(|m| reach::targets(&self.state, cluster, m)).collect();
+        aim(&self.outputs.targets, |target| target.cluster == *cluster, targets);
+        let questions = resolve::questions(&self.state, cluster).into_iter().collect();
+        aim(&self.outputs.questions, |question| question.cluster == *cluster, questions);
     }
 
     fn measure(&self, cluster: &Key, passed: &[(&str, Milestone)]) {
@@ -279,6 +282,23 @@ impl Control {
     }
 }
 
+/// Replaces the targets of one cluster.
+fn aim<T: Ord + Clone>(
+    all: &watch::Sender<Arc<BTreeSet<T>>>,
+    is_here: impl Fn(&T) -> bool,
+    wanted: BTreeSet<T>,
+) {
+    all.send_if_modified(|targets| {
+        if targets.iter().filter(|target| is_here(target)).eq(&wanted) {
+            return false;
+        }
+        let all = Arc::make_mut(targets);
+        all.retain(|target| !is_here(target));
+        all.extend(wanted);
+        true
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use external_ip_core::state::{Change, PodFeed};
@@ -309,11 +329,14 @@ mod tests {
         let (settings, current) = (Arc::new(Settings::default()), Arc::new(Current::new()));
         let (explainer, questions) = Explainer::new();
         let (_, dialled) = mpsc::channel(1);
+        let (_, answers) = mpsc::channel(1);
+        let liveness = Arc::default();
         let inputs =
-            Inputs { updates, outcomes, role, mapping_service, questions, dialled, liveness: Arc::default() };
+            Inputs { updates, outcomes, role, mapping_service, questions, dialled, answers, liveness };
         let metrics = Arc::new(Metrics::new(Arc::clone(&current), Arc::default()));
         let (targets, _) = watch::channel(Targets::default());
-        let outputs = Outputs { current: Arc::clone(&current), actions, targets, metrics };
+        let (questions, _) = watch::channel(Questions::default());
+        let outputs = Outputs { current: Arc::clone(&current), actions, targets, questions, metrics };
         let control = Control::new(Arc::clone(&settings), &feeds(&settings), inputs, outputs);
         let running = tokio::spawn(control.run(CancellationToken::new()));
         let ask = || explainer.ask(Key::new("data", "c-0"));

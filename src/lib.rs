@@ -11,6 +11,8 @@ pub mod dial;
 pub mod inspect;
 pub mod map;
 pub mod metrics;
+pub mod resolve;
+pub mod rounds;
 pub mod run;
 pub mod serve;
 #[cfg(test)]

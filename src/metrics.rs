@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use external_ip_core::action::{Action, Outcome};
 use external_ip_core::milestones::Milestone;
+use external_ip_core::resolve::Answer;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -49,7 +50,8 @@ pub struct Metrics {
     allocated: Histogram,
     routed: Histogram,
     reached: Histogram,
-    dials: Family<DialLabel, Counter>,
+    dials: Family<ResultLabel, Counter>,
+    names: Family<ResultLabel, Counter>,
     admission: Family<AdmissionLabels, Counter>,
     admission_duration: Histogram,
     requests: Family<RequestLabels, Counter>,
@@ -68,7 +70,7 @@ struct ActionLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DialLabel {
+struct ResultLabel {
     result: &'static str,
 }
 
@@ -133,6 +135,7 @@ impl Metrics {
             routed: histogram(&ADDRESS_BUCKETS),
             reached: histogram(&ADDRESS_BUCKETS),
             dials: Family::default(),
+            names: Family::default(),
             admission: Family::default(),
             admission_duration: histogram(&ADMISSION_BUCKETS),
             requests: Family::default(),
@@ -181,6 +184,7 @@ impl Metrics {
             self.reached.clone(),
         );
         registry.register("dials", "External addresses dialled, by result", self.dials.clone());
+        registry.register("names", "Names of load balancers asked for, by result", self.names.clone());
         registry.register("relists", "Complete lists asked of the API server, by feed", self.relists.clone());
         registry.register("admission", "Admission reviews by result and reason", self.admission.clone());
         registry.register_with_unit(
@@ -257,7 +261,17 @@ impl Metrics {
     /// An address was dialled.
     pub fn dialled(&self, reachable: bool) {
         let result = if reachable { "reached" } else { "not_reached" };
-        self.dials.get_or_create(&DialLabel { result }).inc();
+        self.dials.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// DNS was asked for a name.
+    pub fn asked(&self, answer: &Answer) {
+        let result = match answer {
+            Answer::Addresses { .. } => "addresses",
+            Answer::Nothing { .. } => "nothing",
+            Answer::Failed => "failed",
+        };
+        self.names.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// A feed asks for a complete list.

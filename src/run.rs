@@ -26,6 +26,8 @@ use crate::control::{Control, Inputs, Outputs};
 use crate::dial::{Dialler, Targets};
 use crate::map::{Current, Explainer, Liveness, PodQuestion, Refresh};
 use crate::metrics::Metrics;
+use crate::resolve::{Questions, Resolver, Servers};
+use crate::rounds::Rounds;
 use crate::serve::access::{Access, ApiReviewer};
 use crate::serve::admin::{self, Health};
 use crate::serve::admission::{self, Admission};
@@ -39,6 +41,9 @@ use tasks::{Stop, Tasks};
 
 /// Updates on their way to the state loop. Bounds memory while the loop is busy; watches wait, the API server buffers.
 const UPDATES: usize = 1024;
+
+/// Where a pod finds its name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What all parts share.
 struct Shared {
@@ -278,10 +283,12 @@ fn follow(
     let (_, outcomes) = mpsc::unbounded_channel();
     let liveness = Arc::clone(&shared.liveness);
     let (_, dialled) = mpsc::channel(1);
+    let (_, answers) = mpsc::channel(1);
     let (targets, _) = watch::channel(Targets::default());
-    let inputs = Inputs { updates, outcomes, role, mapping_service, questions, dialled, liveness };
+    let inputs = Inputs { updates, outcomes, role, mapping_service, questions, dialled, answers, liveness };
+    let (questions, _) = watch::channel(Questions::default());
     let metrics = Arc::clone(&shared.metrics);
-    let outputs = Outputs { current: Arc::clone(&shared.current), actions, targets, metrics };
+    let outputs = Outputs { current: Arc::clone(&shared.current), actions, targets, questions, metrics };
     let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
     tasks.spawn("state", control.run(stop.all.clone()));
 }
@@ -302,6 +309,8 @@ fn control(
     let (reported, outcomes) = mpsc::unbounded_channel();
     let (results, dialled) = mpsc::channel(UPDATES);
     let (targets, aimed) = watch::channel(Targets::default());
+    let (resolved, answers) = mpsc::channel(UPDATES);
+    let (names, asked) = watch::channel(Questions::default());
     let inputs = Inputs {
         updates,
         outcomes,
@@ -309,17 +318,25 @@ fn control(
         mapping_service: service,
         questions,
         dialled,
+        answers,
         liveness: Arc::clone(&shared.liveness),
     };
     let config_maps = config_maps(shared, certificates, leadership.clone(), actions.clone(), stop);
     tasks.spawn("ConfigMaps", config_maps);
     let metrics = Arc::clone(&shared.metrics);
-    let outputs = Outputs { current: Arc::clone(&shared.current), actions, targets, metrics };
+    let current = Arc::clone(&shared.current);
+    let outputs = Outputs { current, actions, targets, questions: names, metrics };
     let control = Control::new(Arc::clone(&shared.settings), &watched, inputs, outputs);
     tasks.spawn("state", control.run(stop.all.clone()));
-    let (role, metrics) = (leadership.changes(), Arc::clone(&shared.metrics));
-    let caller = Dialler { targets: aimed, role, results, metrics };
-    tasks.spawn("dialler", caller.run(stop.writing.clone()));
+    let metrics = || Arc::clone(&shared.metrics);
+    let rounds = Rounds { targets: aimed, role: leadership.changes(), results };
+    tasks.spawn("dialler", Dialler { rounds, metrics: metrics() }.run(stop.writing.clone()));
+    let servers = match &args.name_servers[..] {
+        [] => Servers::File(RESOLV_CONF.into()),
+        given => Servers::Given(given.to_vec()),
+    };
+    let rounds = Rounds { targets: asked, role: leadership.changes(), results: resolved };
+    tasks.spawn("resolver", Resolver { rounds, servers, metrics: metrics() }.run(stop.writing.clone()));
 
     let installation = &shared.settings.installation;
     let writer =

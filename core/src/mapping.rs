@@ -15,7 +15,7 @@ use crate::names::{self, Key};
 use crate::objects::Protocol;
 use crate::reach;
 use crate::reason::Reason;
-use crate::settings::DEFAULT_CLASS;
+use crate::settings::{DEFAULT_CLASS, Settings};
 use crate::state::State;
 use crate::told::Told;
 
@@ -201,8 +201,12 @@ pub fn shown_address(
 }
 
 /// The address a slot has, whoever it leads to.
-pub(crate) fn address(slot: &Slot<'_>, claim: &Claim<'_>) -> Result<SlotAddress, Reason> {
-    route::external(slot).map(|external| route::address(slot, Some(claim), external))
+pub(crate) fn address(
+    settings: &Settings,
+    slot: &Slot<'_>,
+    claim: &Claim<'_>,
+) -> Result<SlotAddress, Reason> {
+    route::external(settings, slot).map(|external| route::address(slot, Some(claim), external))
 }
 
 /// Addresses of slots kept for names, where their Service exists, has its address and routes to that name's identity.
@@ -218,7 +222,7 @@ pub fn kept_addresses(state: &State, cluster: &Key) -> KeptAddresses {
             }
         };
         let sound = !service.terminating && !state.shares_external_address(service);
-        if let (true, true, Ok(external)) = (waits_for_name, sound, route::external(slot)) {
+        if let (true, true, Ok(external)) = (waits_for_name, sound, route::external(state.settings(), slot)) {
             kept.entry(name).or_insert_with(|| route::address(slot, None, external));
         }
     }

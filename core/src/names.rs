@@ -80,6 +80,9 @@ pub const OVERDUE_ANNOTATION: &str = "external-ip.dev/overdue";
 /// Written by the leader on a Service whose address it has dialled: the result, the pod's UID, the address.
 pub const REACHABLE_ANNOTATION: &str = "external-ip.dev/reachable";
 
+/// Written by the leader on a Service whose load balancer is known by name: the name and its addresses.
+pub const RESOLVED_ANNOTATION: &str = "external-ip.dev/resolved";
+
 /// Set by Kubernetes' own EndpointSlice controller; endpoints from anybody else are not believed.
 pub const SLICE_MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 /// Value of [`SLICE_MANAGED_BY_LABEL`] for slices of Kubernetes' own controller.

@@ -9,6 +9,7 @@ mod addresses;
 mod assign;
 mod gates;
 mod memory;
+mod naming;
 mod notices;
 mod sharing;
 
@@ -22,6 +23,7 @@ use crate::names::{self, Key};
 use crate::objects::Service;
 use crate::reach::Target;
 use crate::reason::Code;
+use crate::resolve::{Answer, Question};
 use crate::service::{GivenUp, SlotService};
 use crate::settings::{Exposure, Retention};
 use crate::state::State;
@@ -111,6 +113,14 @@ impl Planner {
         self.memory.note_dialled(target, reachable);
     }
 
+    /// Takes what DNS says of a name.
+    pub fn resolved(&mut self, question: Question, answer: &Answer) {
+        if let Some(ips) = answer.addresses() {
+            self.touched.insert(question.cluster.clone());
+            self.memory.note_resolved(question, ips);
+        }
+    }
+
     /// Takes note of who holds which address, of all that has changed before any of it is planned. Answers whether
     /// one has become free.
     fn note_addresses(&mut self, state: &State, now: Duration) -> bool {
@@ -190,6 +200,7 @@ impl<'a> ClusterPlan<'a> {
         for draft in drafts.values() {
             self.share(draft);
         }
+        self.record_names();
         self.notify(&claims, &assignment, &drafts);
         // every time: whoever looks at the cluster in the meantime takes the wake of the look before
         self.wake_at(self.memory.expiry(self.cluster));

@@ -54,6 +54,8 @@ pub enum Code {
     WaitingForSlot,
     /// The Service exists and waits for its address.
     WaitingForAddress,
+    /// The Service's load balancer has a name, and the name no address.
+    WaitingForName,
     /// The Service has waited too long for its address.
     NoLoadBalancer,
     /// The load balancer reports an error for a port.
@@ -164,6 +166,8 @@ reasons! {
         "wait; it takes seconds once the controller has a leader";
     WaitingForAddress: "the load balancer has given no address yet",
         "wait; it depends on the load balancer";
+    WaitingForName: "the load balancer's name has no address in DNS",
+        "wait; new names take minutes; for names that only clients outside can resolve set resolveNames: false in the class";
     NoLoadBalancer: "the load balancer has given no address for 2 minutes",
         "check that a LoadBalancer controller is installed and has addresses left";
     PortError: "the load balancer reports an error for a port",
@@ -244,6 +248,7 @@ impl Code {
                 | Self::Finished
                 | Self::WaitingForSlot
                 | Self::WaitingForAddress
+                | Self::WaitingForName
                 | Self::ServiceChanging
                 | Self::ServiceDeleted
                 | Self::WaitingForNode

@@ -26,6 +26,9 @@ pub use yaml::Place;
 /// The class used where none is named.
 pub const DEFAULT_CLASS: &str = "default";
 
+/// What kubelets use where nobody says otherwise. No API object tells: it is configured on every node.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
 /// All settings of an installation. Made by the configuration file's parser, so that every value here is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -35,6 +38,8 @@ pub struct Settings {
     pub access: Access,
     /// Where the two TLS listeners take their certificate from.
     pub tls: Tls,
+    /// The domain behind Services' DNS names in this Kubernetes cluster.
+    pub cluster_domain: String,
     /// Limits outside the classes.
     pub limits: Limits,
     /// Classes by name; always has [`DEFAULT_CLASS`].
@@ -84,6 +89,7 @@ impl Default for Settings {
             installation: crate::names::CONTROLLER_NAME.to_owned(),
             access: Access::Token,
             tls: Tls::default(),
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
             limits: Limits::default(),
             classes: BTreeMap::from([(DEFAULT_CLASS.to_owned(), Class::default())]),
             clusters: Vec::new(),
@@ -172,6 +178,8 @@ pub struct Class {
     pub spare_slots: u32,
     /// Whether the leader dials external addresses; `None` = no.
     pub reachable: Option<Reachability>,
+    /// Whether the leader asks DNS for the addresses of load balancers that are known by name.
+    pub resolve_names: bool,
 }
 
 impl Class {
@@ -206,6 +214,7 @@ impl Default for Class {
             reuse_after: Duration::from_secs(30),
             spare_slots: 0,
             reachable: None,
+            resolve_names: true,
         }
     }
 }

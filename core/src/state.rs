@@ -190,6 +190,11 @@ impl State {
         pod.ips.iter().any(|ip| self.index.internal.get(ip).is_some_and(|users| users.len() > 1))
     }
 
+    /// Whether another pod that has not ended has the pod's DNS name.
+    pub fn shares_name(&self, pod: &Pod) -> bool {
+        index::dns_key(pod).and_then(|name| self.index.named.get(&name)).is_some_and(|users| users.len() > 1)
+    }
+
     /// Whether another of our Services has one of the Service's external addresses and ports.
     pub fn shares_external_address(&self, service: &Service) -> bool {
         index::external_points(service)

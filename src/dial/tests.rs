@@ -1,9 +1,12 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
 use external_ip_core::names::Key;
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 
 use super::*;
+use crate::act::lease::Role;
 use crate::map::{Current, Liveness};
 
 fn target(address: &str) -> Target {
@@ -30,7 +33,8 @@ fn rig(role: Role) -> Rig {
     let (sent, results) = mpsc::channel(64);
     let metrics = Arc::new(Metrics::new(Arc::new(Current::new()), Arc::new(Liveness::new())));
     let stop = CancellationToken::new();
-    tokio::spawn(Dialler { targets: seen, role: led, results: sent, metrics }.run(stop.clone()));
+    let rounds = Rounds { targets: seen, role: led, results: sent };
+    tokio::spawn(Dialler { rounds, metrics }.run(stop.clone()));
     Rig { targets, role, results, stop }
 }
 

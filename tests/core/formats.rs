@@ -263,7 +263,7 @@ proptest! {
 }
 
 #[test]
-fn the_nat_map_pairs_routed_tcp_ports_by_family() {
+fn the_nat_map_pairs_routed_tcp_ports_by_family_and_has_members_names_and_load_balancers_names() {
     let mut dual = routed(1, &["198.18.0.6", "2001:db8:1::6"], &["203.0.113.2", "2001:db8::2"]);
     dual.ports.push(port("other", Protocol::Tcp, 7000, 17000));
     dual.ports.push(port("gossip", Protocol::Udp, 7001, 7001));
@@ -271,11 +271,13 @@ fn the_nat_map_pairs_routed_tcp_ports_by_family() {
     named.external = Some(External { ips: vec![], host: Some("lb.example".into()) });
     let v4_only = routed(3, &["198.18.0.8", "2001:db8:1::8"], &["203.0.113.4"]);
     let allocated = Entry { state: EntryState::Allocated, ..routed(4, &["198.18.0.9"], &["203.0.113.5"]) };
+    let mut resolved = routed(5, &["198.18.0.10", "2001:db8:1::10"], &["203.0.113.6"]);
+    resolved.external.as_mut().unwrap().host = Some("lb.example".into());
     let map: Value = serde_json::from_str(&nat_map::cluster(&cluster(
         "data",
         "c",
         &[],
-        vec![dual, named, v4_only, allocated],
+        vec![dual, named, v4_only, allocated, resolved],
     )))
     .unwrap();
     let target = |host: &str, port: u16| json!({"host": host, "port": port});
@@ -284,8 +286,14 @@ fn the_nat_map_pairs_routed_tcp_ports_by_family() {
         "198.18.0.6:7000": target("203.0.113.2", 17000),
         "2001:db8:1::6:11222": target("2001:db8::2", 11222),
         "2001:db8:1::6:7000": target("2001:db8::2", 17000),
+        "infinispan-1.infinispan.data.svc:11222": target("203.0.113.2", 11222),
+        "infinispan-1.infinispan.data.svc:7000": target("203.0.113.2", 17000),
         "198.18.0.7:11222": target("lb.example", 11222),
+        "infinispan-2.infinispan.data.svc:11222": target("lb.example", 11222),
         "198.18.0.8:11222": target("203.0.113.4", 11222),
+        "infinispan-3.infinispan.data.svc:11222": target("203.0.113.4", 11222),
+        "198.18.0.10:11222": target("lb.example", 11222),
+        "infinispan-5.infinispan.data.svc:11222": target("lb.example", 11222),
     });
     assert_eq!(map, expected);
 }

@@ -40,7 +40,7 @@ fn a_new_pod_costs_one_service_write_and_ends_routed() {
     let entry = world.entry("c", "c-1");
     assert_eq!((entry.slot, entry.ports[0].internal, entry.ports[0].external), (Some(1), 11222, 11222));
     assert_eq!(entry.ports[0].name, "hotrod");
-    assert_eq!(entry.internal.names, ["c-1.c.data.svc"]);
+    assert_eq!(entry.internal.names, ["c-1.c.data.svc", "c-1.c.data.svc.cluster.local"]);
     assert_eq!((entry.reason, entry.message), (None, None));
 }
 

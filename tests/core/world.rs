@@ -454,7 +454,7 @@ impl World {
         format!("203.0.113.{ip}")
     }
 
-    /// One slice per set of ports that pods have under the Service's targets, as Kubernetes' controller makes them.
+    /// One slice per family and set of ports that pods have under the Service's targets, as Kubernetes' controller makes them.
     fn write_slice(&mut self, name: &str, service: &Value) -> bool {
         let selector = service["spec"]["selector"].as_object().cloned().unwrap_or_default();
         let matches = |pod: &Value| selector.iter().all(|(k, v)| pod["metadata"]["labels"][k] == *v);
@@ -463,17 +463,22 @@ impl World {
             if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
                 continue;
             }
-            let Some(ip) = pod["status"]["podIPs"][0]["ip"].as_str() else { continue };
+            let dual =
+                service["spec"]["ipFamilyPolicy"].as_str().is_some_and(|policy| policy != "SingleStack");
+            let served = if dual { 2 } else { 1 };
             let ports: Vec<Value> = list(&service["spec"]["ports"])
                 .filter_map(|p| {
                     let number = number_of(pod, p)?;
                     Some(json!({"name": p["name"], "port": number, "protocol": p["protocol"]}))
                 })
                 .collect();
-            let endpoint = json!({"addresses": [ip], "conditions": {"ready": true},
-                "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}});
-            let slice = by_ports.entry(json!(ports).to_string()).or_insert((ports, Vec::new()));
-            slice.1.push(endpoint);
+            for ip in list(&pod["status"]["podIPs"]).filter_map(|ip| ip["ip"].as_str()).take(served) {
+                let endpoint = json!({"addresses": [ip], "conditions": {"ready": true},
+                    "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}});
+                // and one per family
+                let kind = format!("{} {}", ip.contains(':'), json!(ports));
+                by_ports.entry(kind).or_insert((ports.clone(), Vec::new())).1.push(endpoint);
+            }
         }
         let mut labels = service["metadata"]["labels"].clone();
         labels[names::SLICE_SERVICE_LABEL] = json!(name);

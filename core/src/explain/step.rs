@@ -73,6 +73,7 @@ impl Stage {
             | Code::WriteRefused => Self::Slot,
             Code::ServiceChanging | Code::ServiceDeleted => Self::Service,
             Code::WaitingForAddress
+            | Code::WaitingForName
             | Code::WaitingForNode
             | Code::NoLoadBalancer
             | Code::PortError

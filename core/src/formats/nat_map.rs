@@ -27,9 +27,10 @@ struct Target {
     port: u16,
 }
 
-/// Routed entries of one cluster. Keys are an internal address, a colon and a TCP port: the port follows the last colon,
-/// IPv6 addresses stand without brackets. Addresses pair by family; a load balancer known by name only is a host for
-/// both. UDP and SCTP cannot be told apart in such a key and are left out.
+/// Routed entries of one cluster. Keys are an internal address or DNS name, a colon and a TCP port: the port follows the
+/// last colon, IPv6 addresses stand without brackets. Addresses pair by family; a name leads to the first address, IPv4
+/// if there is one. Where the load balancer has a host name, that is the host: a client's own DNS follows it sooner than
+/// this map. UDP and SCTP cannot be told apart in such a key and are left out.
 pub fn cluster(mapping: &ClusterMapping) -> String {
     pairs(&mapping.entries)
 }
@@ -46,19 +47,26 @@ fn pairs<'m>(entries: impl IntoIterator<Item = &'m Entry>) -> String {
 
 fn targets(entry: &Entry) -> Vec<(String, Target)> {
     let Some(external) = &entry.external else { return Vec::new() };
-    let hosts = entry.internal.ips.iter().filter_map(|ip| Some((ip, host_for(ip, external)?)));
+    let ips = entry.internal.ips.iter();
+    let by_ip = ips.filter_map(|ip| Some((ip.to_string(), host(external, |e| e.is_ipv4() == ip.is_ipv4())?)));
+    // addresses stand IPv4 first
+    let by_name =
+        entry.internal.names.iter().filter_map(|name| Some((name.clone(), host(external, |_| true)?)));
     let ports = || entry.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
-    hosts
-        .flat_map(|(ip, host)| {
+    by_ip
+        .chain(by_name)
+        .flat_map(|(inside, host)| {
             ports().map(move |p| {
-                (format!("{ip}:{}", p.internal), Target { host: host.clone(), port: p.external })
+                (format!("{inside}:{}", p.internal), Target { host: host.clone(), port: p.external })
             })
         })
         .collect()
 }
 
-fn host_for(internal: &IpAddr, external: &External) -> Option<String> {
-    let same_family =
-        external.ips.iter().find(|ip| ip.is_ipv4() == internal.is_ipv4()).map(ToString::to_string);
-    same_family.or_else(|| external.host.clone().filter(|_| external.ips.is_empty()))
+/// Where to go outside by an address that fits: by the host name, where there is one.
+fn host(external: &External, fits: impl Fn(&IpAddr) -> bool) -> Option<String> {
+    let External { ips, host } = external;
+    let address = ips.iter().find(|ip| fits(ip));
+    let by_name = host.clone().filter(|_| address.is_some() || ips.is_empty());
+    by_name.or_else(|| address.map(ToString::to_string))
 }

@@ -12,7 +12,8 @@ use crate::limits::Counts;
 use crate::names::{self, Key};
 use crate::objects::{Pod, Service, Slice};
 use crate::reason::{Code, Reason};
-use crate::settings::Exposure;
+use crate::resolve;
+use crate::settings::{Exposure, Settings};
 use crate::state::State;
 use crate::told::{self, Told};
 
@@ -36,7 +37,7 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         Standing::None(_) | Standing::Withheld(..) => None,
     };
     let ports = found.map_or_else(Vec::new, |slot| port_pairs(slot, Some(claim)));
-    let told = found.and_then(|slot| told(claim, slot));
+    let told = found.and_then(|slot| told(state.settings(), claim, slot));
     let (slot, entry_state, reason, external) = match standing {
         Standing::None(reason) => (None, EntryState::Pending, Some(reason), None),
         Standing::Withheld(slot, reason) => (Some(slot), EntryState::Pending, Some(reason), None),
@@ -61,7 +62,7 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         reachable: None,
         internal: Internal {
             ips: if has_address { pod.ips.clone() } else { Vec::new() },
-            names: if has_address { pod.dns_names() } else { Vec::new() },
+            names: names(state, pod).filter(|_| has_address).unwrap_or_default(),
         },
         external,
         ports,
@@ -77,8 +78,13 @@ fn drift(state: &State, cluster: &Key, claim: &Claim<'_>, number: u32) -> Option
     Some(Drift { reason: reason.code.as_str(), message: reason.message() })
 }
 
-fn told(claim: &Claim<'_>, slot: &Slot<'_>) -> Option<Told> {
-    let now = super::address(slot, claim).ok()?;
+/// A name that two pods have leads to either.
+fn names(state: &State, pod: &Pod) -> Option<Vec<String>> {
+    (!state.shares_name(pod)).then(|| pod.dns_names(&state.settings().cluster_domain))
+}
+
+fn told(settings: &Settings, claim: &Claim<'_>, slot: &Slot<'_>) -> Option<Told> {
+    let now = super::address(settings, slot, claim).ok()?;
     Some(told::parted(claim.pod, claim.demand.as_ref().ok()?, &now)?.0)
 }
 
@@ -126,10 +132,8 @@ fn standing<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'
     };
     match routed {
         Ok(families) => match only(external, &families) {
-            External { ips, host: None } if ips.is_empty() => {
-                Standing::Withheld(number, Code::WaitingForEndpoints.into())
-            }
-            external => Standing::Routed(slot, external),
+            Some(external) => Standing::Routed(slot, external),
+            None => Standing::Withheld(number, Code::WaitingForEndpoints.into()),
         },
         Err(Doubt::Wait(reason)) => Standing::Allocated(slot, external, reason),
         Err(Doubt::Withdraw(reason)) => Standing::Withheld(number, reason),
@@ -191,7 +195,7 @@ fn undisputed(state: &State, claim: &Claim<'_>, slot: &Slot<'_>, external: &Exte
 fn external_for(state: &State, pod: &Pod, slot: &Slot<'_>) -> Result<External, Reason> {
     match slot.service.exposure() {
         Exposure::NodePort => at_node(state, pod, slot.service),
-        _ => external(slot),
+        _ => external(state.settings(), slot),
     }
 }
 
@@ -206,18 +210,19 @@ fn at_node(state: &State, pod: &Pod, service: &Service) -> Result<External, Reas
     Ok(External { ips: node.ips.clone(), host: None })
 }
 
-/// The address of a Service: all ingress points, IPv4 first, each once.
-pub(super) fn external(slot: &Slot<'_>) -> Result<External, Reason> {
+/// The address of a Service: of all ingress points, and of the names among them that the leader has asked for.
+pub(super) fn external(settings: &Settings, slot: &Slot<'_>) -> Result<External, Reason> {
     let service = slot.service;
     // what is wrong with another slot's port is no business of this one
     let concerns = |port: u16| slot.share.is_none_or(|s| s.numbers().any(|n| n == port));
     if let Some(error) = service.ingress.iter().find_map(|i| i.error_among(concerns)) {
         return Err(Reason::new(Code::PortError, error));
     }
-    let mut ips: Vec<IpAddr> = service.ingress.iter().filter_map(|i| i.ip).collect();
-    ips.sort_by_key(|ip| (ip.is_ipv6(), *ip));
-    ips.dedup();
+    let ips = resolve::addresses(service);
     let host = service.ingress.iter().find_map(|i| i.hostname.clone());
+    if let (true, Some(host), true) = (ips.is_empty(), &host, resolve::is_asked(settings, service)) {
+        return Err(Reason::new(Code::WaitingForName, host));
+    }
     if ips.is_empty() && host.is_none() {
         let overdue = service.annotations.contains_key(names::OVERDUE_ANNOTATION);
         let code = if overdue { Code::NoLoadBalancer } else { Code::WaitingForAddress };
@@ -313,8 +318,10 @@ pub(super) struct Families {
     pub(super) v6: bool,
 }
 
-/// Addresses of routed families only: an IPv6 address of the load balancer without an IPv6 endpoint leads nowhere.
-fn only(mut external: External, families: &Families) -> External {
+/// Addresses of routed families only: an IPv6 address of the load balancer without an IPv6 endpoint leads nowhere, and so
+/// does a name with such addresses only.
+fn only(mut external: External, families: &Families) -> Option<External> {
+    let by_name_alone = external.ips.is_empty();
     external.ips.retain(|ip| if ip.is_ipv4() { families.v4 } else { families.v6 });
-    external
+    (by_name_alone || !external.ips.is_empty()).then_some(external)
 }

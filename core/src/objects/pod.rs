@@ -70,9 +70,12 @@ impl Pod {
         self.owner.as_ref().is_some_and(|o| RANDOM_NAMES.contains(&o.kind.as_str()))
     }
 
-    /// DNS names other members know the pod by.
-    pub fn dns_names(&self) -> Vec<String> {
-        self.dns.iter().map(|(host, domain)| format!("{host}.{domain}.{}.svc", self.key.namespace)).collect()
+    /// DNS names other members know the pod by: within the cluster's domain, and with it, as `hostname -f` answers.
+    pub fn dns_names(&self, cluster_domain: &str) -> Vec<String> {
+        let Some((host, domain)) = &self.dns else { return Vec::new() };
+        let short = format!("{host}.{domain}.{}.svc", self.key.namespace);
+        let whole = format!("{short}.{cluster_domain}");
+        vec![short, whole]
     }
 }
 

@@ -11,6 +11,7 @@ use crate::names::Key;
 use crate::objects::Pod;
 use crate::reach::Target;
 use crate::reason::{Code, Reason};
+use crate::resolve::{Question, Records};
 use crate::service::SlotService;
 use crate::settings::{Class, Exposure};
 use crate::state::State;
@@ -97,6 +98,8 @@ pub(super) struct Memory {
     dialled: HashMap<Key, (Target, bool)>,
     /// Who has had which address.
     pub(super) ledger: Ledger,
+    /// By Service: the last answers about its load balancer's names.
+    resolved: HashMap<Key, Records>,
     events: HashSet<String>,
     events_left: Option<(u32, Duration)>,
 }
@@ -141,6 +144,7 @@ impl Memory {
         self.pod_writes.retain(|uid, w| !w.is_seen(uid, state) && w.until > now);
         self.free.retain(|key, _| state.service(&service_of(key)).is_some());
         self.dialled.retain(|key, _| state.service(key).is_some());
+        self.resolved.retain(|key, _| state.service(key).is_some());
         self.ready.retain(|key| state.service(&service_of(key)).is_some());
         self.taken.retain(|_, t| t.until > now);
         self.resting.retain(|_, r| r.until + BACKOFF_REFUSED > now);
@@ -153,6 +157,14 @@ impl Memory {
 
     pub(super) fn dialled(&self, service: &Key) -> Option<&(Target, bool)> {
         self.dialled.get(service)
+    }
+
+    pub(super) fn note_resolved(&mut self, question: Question, ips: Vec<IpAddr>) {
+        self.resolved.entry(question.service).or_default().insert(question.host, ips);
+    }
+
+    pub(super) fn resolved(&self, service: &Key) -> Option<&Records> {
+        self.resolved.get(service)
     }
 
     pub(super) fn pending(&self, service: &Key) -> Option<&Pending> {

@@ -59,6 +59,9 @@ pub(super) fn class(field: &Field<'_>, findings: &mut Findings) -> Class {
     if let Some(field) = table.take("reachable") {
         class.reachable = reachability(&field, findings);
     }
+    if let Some(flag) = table.take("resolveNames").and_then(|f| f.flag(findings)) {
+        class.resolve_names = flag;
+    }
     table.finish(findings);
     check(field, &class, findings);
     class

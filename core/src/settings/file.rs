@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::reader::{ConfigError, Field, Findings, quote};
-use super::rules::{is_dns_label, is_label_value, is_qualified_name};
+use super::rules::{is_dns_label, is_dns_subdomain, is_label_value, is_qualified_name};
 use super::yaml::{self, Node, Place, Value};
 use super::{
     Access, CertificateFiles, CertificateSource, Class, ConfiguredCluster, DEFAULT_CLASS, Limits, Settings,
@@ -103,6 +103,12 @@ fn settings(root: &Node) -> Result<Settings, ConfigError> {
     }
     if let Some(field) = table.take("tls") {
         settings.tls = tls(&field, f);
+    }
+    if let Some(field) = table.take("clusterDomain") {
+        let rule = ("a DNS domain", "write it as cluster.local, without a dot at the end");
+        if let Some(domain) = field.text_that_is(is_dns_subdomain, rule, f) {
+            domain.clone_into(&mut settings.cluster_domain);
+        }
     }
     if let Some(field) = table.take("limits") {
         settings.limits = limits(&field, f);

@@ -32,6 +32,7 @@ fn file(settings: &Settings) -> File<'_> {
             Access::Open => "open",
         },
         tls: TlsFile { admission: source(&settings.tls.admission), mapping: source(&settings.tls.mapping) },
+        cluster_domain: &settings.cluster_domain,
         limits: LimitsFile {
             slots_per_cluster: settings.limits.slots_per_cluster,
             slots_per_namespace: settings.limits.slots_per_namespace,
@@ -54,11 +55,13 @@ fn yaml(file: &impl Serialize) -> String {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct File<'s> {
     version: u8,
     installation: &'s str,
     access: &'s str,
     tls: TlsFile<'s>,
+    cluster_domain: &'s str,
     limits: LimitsFile,
     classes: BTreeMap<&'s str, ClassFile<'s>>,
     clusters: Vec<ClusterFile<'s>>,
@@ -115,6 +118,7 @@ struct ClassFile<'s> {
     spare_slots: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     reachable: Option<ReachableFile>,
+    resolve_names: bool,
 }
 
 #[derive(Serialize)]
@@ -195,6 +199,7 @@ fn class_file(class: &Class) -> ClassFile<'_> {
             interval: duration::render(how.interval),
             timeout: duration::render(how.timeout),
         }),
+        resolve_names: class.resolve_names,
     }
 }
 

@@ -16,7 +16,8 @@ pub(super) fn is_dns_label(text: &str) -> bool {
         && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
-fn is_dns_subdomain(text: &str) -> bool {
+/// DNS-1123 subdomain.
+pub(super) fn is_dns_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_dns_label)
 }
 

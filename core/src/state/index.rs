@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::names::{self, Key};
 use crate::objects::{Pod, Protocol, Service, Slice};
+use crate::resolve;
 use crate::settings::Exposure;
 use crate::shared;
 
@@ -30,6 +31,8 @@ pub(super) struct Index {
     pub(super) sharers: HashMap<(Key, String), BTreeSet<Key>>,
     /// By address: pods that have not ended and have an address of their own.
     pub(super) internal: HashMap<IpAddr, BTreeSet<Key>>,
+    /// By namespace and DNS name within it: pods that have not ended.
+    pub(super) named: HashMap<Key, BTreeSet<Key>>,
     /// By external address and port: Services.
     pub(super) external: HashMap<ExternalPoint, BTreeSet<Key>>,
     /// By address: Services that ask for it or have it.
@@ -100,6 +103,9 @@ impl Index {
                 touched.pods.extend(set(&mut self.sharers, &place, &pod.key, present));
             }
             touched.clusters.push(cluster);
+        }
+        if let Some(name) = dns_key(pod) {
+            touched.pods.extend(set(&mut self.named, &name, &pod.key, present));
         }
         if !pod.host_network {
             for ip in &pod.ips {
@@ -190,15 +196,19 @@ fn set<K: std::hash::Hash + Eq + Clone>(
     others
 }
 
+/// A pod's DNS name, where it has one.
+pub(super) fn dns_key(pod: &Pod) -> Option<Key> {
+    let (host, domain) = pod.dns.as_ref()?;
+    Some(Key::new(pod.key.namespace.clone(), format!("{host}.{domain}")))
+}
+
 pub(super) fn cluster_of_service(service: &Service) -> Option<Key> {
     Some(Key::new(service.key.namespace.clone(), service.cluster()?))
 }
 
 /// Every external address and port the Service answers at.
 pub(super) fn external_points(service: &Service) -> Vec<ExternalPoint> {
-    let hosts = service
-        .ingress
-        .iter()
-        .flat_map(|i| i.ip.map(|ip| ip.to_string()).into_iter().chain(i.hostname.clone()));
+    let names = service.ingress.iter().filter_map(|i| i.hostname.clone());
+    let hosts = resolve::addresses(service).into_iter().map(|ip| ip.to_string()).chain(names);
     hosts.flat_map(|host| service.ports.iter().map(move |p| (host.clone(), p.port, p.protocol))).collect()
 }

@@ -101,6 +101,7 @@ fn class() -> impl Strategy<Value = Class> {
             shared: Shared { first_port, ports_per_service },
             await_address: Await { enabled: ahead.0, timeout: ahead.1, members: ahead.2 },
             spare_slots: ahead.3,
+            resolve_names: ahead.0,
             retention,
             reuse_after,
             ..Class::default()
@@ -150,9 +151,10 @@ fn settings() -> impl Strategy<Value = Settings> {
                     class: DEFAULT_CLASS.to_owned(),
                 });
                 Settings {
-                    installation,
+                    installation: installation.clone(),
                     access: if open { Access::Open } else { Access::Token },
                     tls: Tls { admission, mapping },
+                    cluster_domain: format!("{installation}.local"),
                     limits: Limits { slots_per_cluster: limit, ..Limits::default() },
                     classes,
                     clusters: clusters.collect(),

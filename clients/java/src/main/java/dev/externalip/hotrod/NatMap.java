@@ -35,7 +35,12 @@ record NatMap(Map<InetSocketAddress, InetSocketAddress> external, Set<InetSocket
         try (JsonParser parser = JSON.createParser(json)) {
             expect(parser, parser.nextToken(), JsonToken.START_OBJECT);
             while (parser.nextToken() == JsonToken.FIELD_NAME) {
-                external.put(internal(parser.currentName()), target(parser));
+                InetSocketAddress internal = internal(parser.currentName());
+                InetSocketAddress target = target(parser);
+                // a name: connections are made to addresses
+                if (!internal.isUnresolved()) {
+                    external.put(internal, target);
+                }
             }
             if (parser.nextToken() != null) {
                 throw new IOException("not a nat-map: something follows it");
@@ -49,11 +54,13 @@ record NatMap(Map<InetSocketAddress, InetSocketAddress> external, Set<InetSocket
     /** The port follows the last colon; IPv6 addresses stand without brackets. */
     private static InetSocketAddress internal(String key) throws IOException {
         int colon = key.lastIndexOf(':');
-        InetAddress ip = colon < 0 ? null : NetUtil.createInetAddressFromIpAddressString(key.substring(0, colon));
-        if (ip == null) {
-            throw new IOException("not a nat-map: the key \"" + key + "\" is not IP:PORT");
+        if (colon < 1) {
+            throw new IOException("not a nat-map: the key \"" + key + "\" is not IP:PORT or NAME:PORT");
         }
-        return new InetSocketAddress(ip, port(key.substring(colon + 1)));
+        String host = key.substring(0, colon);
+        int port = port(key.substring(colon + 1));
+        InetAddress ip = NetUtil.createInetAddressFromIpAddressString(host);
+        return ip == null ? InetSocketAddress.createUnresolved(host, port) : new InetSocketAddress(ip, port);
     }
 
     private static InetSocketAddress target(JsonParser parser) throws IOException {
