@@ -115,7 +115,7 @@ test-java: ## The Java client on its own (mvn; offline after the first time)
 	@cd clients/java && mvn -q -B verify
 
 .PHONY: test-stores
-test-stores: image ## Real data stores on a node, their clients outside (minutes; needs mvn, a JDK and pip the first time)
+test-stores: image ## Real data stores on a node, their clients outside (minutes; needs python3 with pip)
 	@IMAGE=$(image) REQUIRE_NODE=1 cargo test --quiet --locked --package external-ip-controller --test e2e -- --ignored --nocapture stores::
 
 .PHONY: lint
