@@ -30,7 +30,7 @@ image := $(target_dir)/external-ip-controller.tar
 .PHONY: binary
 binary: ## Build the static binary of the image
 	@echo "building the static binary: about 5 minutes the first time on two cores, most of them the last line's"
-	@RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --release --locked --package external-ip-controller --target $(platform)
+	@RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo rustc --release --locked --package external-ip-controller --bin external-ip-controller --target $(platform) -- -C llvm-args=-inline-threshold=50
 	@install -D -m 0555 $(target_dir)/$(platform)/release/external-ip-controller $(stage)/out/external-ip-controller
 
 .PHONY: image
