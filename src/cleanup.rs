@@ -8,8 +8,11 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use external_ip_core::names::{ADDRESS_GATE, CONTROLLER_NAME, ENABLED_LABEL, MANAGED_BY_LABEL, POD_ID_LABEL};
-use external_ip_core::objects::Namespace;
+use external_ip_core::action::Action;
+use external_ip_core::names::{
+    ADDRESS_GATE, CONTROLLER_NAME, ENABLED_LABEL, MANAGED_BY_LABEL, POD_ID_LABEL, ROUTED_CONDITION,
+};
+use external_ip_core::objects::{self, Namespace, Readiness};
 use futures::StreamExt;
 use kube::Client;
 use serde::Deserialize;
@@ -38,6 +41,7 @@ pub async fn run(client: &Client, args: &cli::Cleanup) -> Result<()> {
         cleanup.refuse_while_alive().await?;
     }
     cleanup.lift_gates().await?;
+    cleanup.let_be_ready().await?;
     for kind in [Kind::Service, Kind::ConfigMap] {
         cleanup.delete_all(kind).await?;
     }
@@ -153,6 +157,34 @@ impl Cleanup<'_> {
                 Ok(_) => println!("lifted the gate of Pod {namespace}/{name}"),
                 Err(error) if error.code() == Some(404) => {}
                 Err(error) => bail!("lifting the gate of Pod {namespace}/{name}: {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Pods that are held back by our readiness gate alone become ready without an address.
+    async fn let_be_ready(&self) -> Result<()> {
+        let selection = self.selection("pods", POD_ID_LABEL.to_owned());
+        let pods: Vec<objects::Pod> = list(self.client, &selection).await.context("listing pods")?;
+        for pod in pods {
+            let place = match pod.readiness {
+                Some(Readiness::Missing) => None,
+                Some(Readiness::Unmet(place)) => Some(place),
+                Some(Readiness::NotBegun | Readiness::Met) | None => continue,
+            };
+            let (key, at) = (pod.key.clone(), jiff::Timestamp::now().as_second());
+            if self.args.dry_run {
+                println!("would let Pod {key} be ready without its address");
+                continue;
+            }
+            let (reason, message) = ("Uninstalled", "its address is not waited for any more".to_owned());
+            let mark = Action::MarkRouted { key: pod.key, uid: pod.uid, place, reason, message, at };
+            let path = format!("/api/v1/namespaces/{}/pods/{}/status", key.namespace, key.name);
+            let request = call::patch(&path, Patch::Json, mark.body().to_string().into());
+            match call::whole(self.client, request, WRITE_TIMEOUT).await {
+                Ok(_) => println!("let Pod {key} be ready without its address"),
+                Err(error) if error.code() == Some(404) => {}
+                Err(error) => bail!("setting the condition {ROUTED_CONDITION} of Pod {key}: {error}"),
             }
         }
         Ok(())

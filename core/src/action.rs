@@ -72,6 +72,21 @@ pub enum Action {
         /// The resource version it was planned from, where the pod had no annotations to add to: tested as well.
         bare: Option<u64>,
     },
+    /// JSON patch of a pod's status that tests the UID and sets our condition to True.
+    MarkRouted {
+        /// Which.
+        key: Key,
+        /// UID it was planned from.
+        uid: String,
+        /// Place of our condition as it was seen, tested by type; `None`: it is added.
+        place: Option<usize>,
+        /// The condition's reason: `Routed`, or why the pod shall not wait for that any more.
+        reason: &'static str,
+        /// For people.
+        message: String,
+        /// When it was planned, seconds since 1970.
+        at: i64,
+    },
     /// Tells people. Its name is made from object and reason, so that a second leader does not repeat it.
     RecordEvent(Event),
 }
@@ -82,7 +97,20 @@ impl Action {
         match self {
             Self::CreateService(desired) | Self::UpdateService { desired, .. } => Some(&desired.key),
             Self::AnnotateService { key, .. } | Self::DeleteService { key, .. } => Some(key),
-            Self::LabelPod { .. } | Self::LiftGate { .. } | Self::RecordEvent(_) => None,
+            Self::LabelPod { .. }
+            | Self::LiftGate { .. }
+            | Self::MarkRouted { .. }
+            | Self::RecordEvent(_) => None,
+        }
+    }
+
+    /// UID of the pod an action changes.
+    pub fn pod(&self) -> Option<&String> {
+        match self {
+            Self::LabelPod { uid, .. } | Self::LiftGate { uid, .. } | Self::MarkRouted { uid, .. } => {
+                Some(uid)
+            }
+            _ => None,
         }
     }
 
@@ -95,6 +123,7 @@ impl Action {
             Self::DeleteService { .. } => "delete_service",
             Self::LabelPod { .. } => "label_pod",
             Self::LiftGate { .. } => "lift_gate",
+            Self::MarkRouted { .. } => "mark_routed",
             Self::RecordEvent(_) => "record_event",
         }
     }
@@ -117,6 +146,9 @@ impl Action {
                 {"op": "add", "path": format!("/metadata/labels/{}", pointer(names::POD_ID_LABEL)), "value": pod_id},
             ]),
             Self::LiftGate { uid, gate, annotations, bare, .. } => lift(uid, *gate, annotations, *bare),
+            Self::MarkRouted { uid, place, reason, message, at, .. } => {
+                mark(uid, *place, reason, message, *at)
+            }
             Self::RecordEvent(event) => event.manifest(),
         }
     }
@@ -142,6 +174,23 @@ fn lift(uid: &str, gate: usize, annotations: &BTreeMap<String, Option<String>>, 
         });
     }
     operations.push(json!({"op": "remove", "path": gate}));
+    Value::Array(operations)
+}
+
+fn mark(uid: &str, place: Option<usize>, reason: &str, message: &str, at: i64) -> Value {
+    let at = jiff::Timestamp::from_second(at).unwrap_or_default();
+    let condition = json!({
+        "type": names::ROUTED_CONDITION, "status": "True", "reason": reason, "message": message,
+        "lastTransitionTime": at.to_string(),
+    });
+    let mut operations = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
+    match place.map(|place| format!("/status/conditions/{place}")) {
+        Some(path) => operations.extend([
+            json!({"op": "test", "path": format!("{path}/type"), "value": names::ROUTED_CONDITION}),
+            json!({"op": "replace", "path": path, "value": condition}),
+        ]),
+        None => operations.push(json!({"op": "add", "path": "/status/conditions/-", "value": condition})),
+    }
     Value::Array(operations)
 }
 

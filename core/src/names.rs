@@ -41,6 +41,8 @@ pub const SHARED_LABEL: &str = "stamp.external-ip.dev/shared";
 
 /// Our scheduling gate: holds a pod until its address is known.
 pub const ADDRESS_GATE: &str = "external-ip.dev/address";
+/// Our readiness gate and the condition that meets it: the pod's external address leads to it.
+pub const ROUTED_CONDITION: &str = "external-ip.dev/routed";
 /// Environment of `inject: env`: [`STAMP_ADDRESS_ANNOTATION`]. The ports' variables are named by [`env_port`].
 pub const ADDRESS_ENV: &str = "EXTERNAL_IP";
 /// Environment of `inject: env`: [`STAMP_HOST_ANNOTATION`].

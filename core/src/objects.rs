@@ -5,6 +5,7 @@ mod namespace;
 mod node;
 mod pod;
 mod port;
+mod readiness;
 mod service;
 mod slice;
 
@@ -16,6 +17,7 @@ pub use namespace::Namespace;
 pub use node::Node;
 pub use pod::{ContainerPort, Owner, Pod};
 pub use port::{InvalidPort, PortRef, PortSpec, Protocol};
+pub use readiness::Readiness;
 pub use service::{Ingress, Service, ServicePort};
 pub use slice::{Endpoint, Slice, SlicePort};
 

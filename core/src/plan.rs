@@ -11,6 +11,7 @@ mod gates;
 mod memory;
 mod naming;
 mod notices;
+mod readiness;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -181,6 +182,7 @@ impl<'a> ClusterPlan<'a> {
         self.waits = assignment.refused.iter().any(|(_, reason)| shared(reason.code));
         self.label(&claims);
         self.lift_gates(&claims, &slots, &assignment);
+        self.mark_routed(&claims);
         let own = |number: &u32| slots[number].exposure != Exposure::Shared;
         for (claim, number) in assignment.held.iter().filter(|(_, number)| own(number)) {
             self.keep(&claims[*claim], &slots[number]);

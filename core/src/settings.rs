@@ -176,6 +176,8 @@ pub struct Class {
     pub reuse_after: Duration,
     /// Slots made ahead of the pods.
     pub spare_slots: u32,
+    /// Pods are ready only once their address leads to them.
+    pub readiness_gate: bool,
     /// Whether the leader dials external addresses; `None` = no.
     pub reachable: Option<Reachability>,
     /// Whether the leader asks DNS for the addresses of load balancers that are known by name.
@@ -213,6 +215,7 @@ impl Default for Class {
             retention: Retention::For(Duration::from_secs(600)),
             reuse_after: Duration::from_secs(30),
             spare_slots: 0,
+            readiness_gate: false,
             reachable: None,
             resolve_names: true,
         }

@@ -265,6 +265,7 @@ fn stamp(member: &Member<'_>, pod: Option<&str>, uid: &str, slots: KeptSlots) ->
         annotations: told.into_iter().map(|(key, value)| (key.into(), value)).chain([version]).collect(),
         spec: WantedSpec {
             gate: demand.waits && !warm,
+            readiness: demand.class.readiness_gate,
             inject: demand.inject,
             ports: demand.ports.iter().map(|p| (p.target, p.protocol)).collect(),
         },

@@ -13,7 +13,7 @@ const CONFIGURATION: &str = "
 version: 1
 classes:
   default: {}
-  several: {exposure: [dedicated, shared]}
+  several: {exposure: [dedicated, shared], readinessGate: true}
   elsewhere: {allow: {namespaces: [nowhere]}}
 clusters:
 - {name: operated, namespace: data, selector: {clusterName: operated}, ports: [11222]}
@@ -85,7 +85,10 @@ fn only_ours_is_added(before: &Value, after: &Value) {
         }
         (Value::Array(was), Value::Array(is)) => {
             // a gate of ours that we did not set is somebody else's idea
-            let is_forged = |value: &&Value| value["name"] == names::ADDRESS_GATE && !is.contains(value);
+            let is_gate = |value: &Value| {
+                value["name"] == names::ADDRESS_GATE || value["conditionType"] == names::ROUTED_CONDITION
+            };
+            let is_forged = |value: &&Value| is_gate(value) && !is.contains(value);
             let held = was.iter().filter(|value| !is_forged(value));
             let kept = is.iter().filter(|value| was.contains(value));
             assert!(held.eq(kept), "what it held stays, in its order: {before} -> {after}");
@@ -99,7 +102,8 @@ fn only_ours_is_added(before: &Value, after: &Value) {
 
 fn is_ours(item: &Value) -> bool {
     let name = item["name"].as_str().unwrap_or_default();
-    [names::ADDRESS_GATE, names::TOLD_VOLUME].contains(&name)
+    item["conditionType"] == names::ROUTED_CONDITION
+        || [names::ADDRESS_GATE, names::TOLD_VOLUME].contains(&name)
         || name.starts_with("EXTERNAL_") && item["valueFrom"]["fieldRef"].is_object()
         || shared::token_of(name).is_some() && item["containerPort"].is_u64()
 }

@@ -82,9 +82,7 @@ impl Writer {
             }
             (_, 404 | 409, _) => Outcome::Conflict,
             // a JSON patch whose test fails does not apply; a field that is not valid would be named
-            (Action::LabelPod { .. } | Action::LiftGate { .. }, 422, _) if !status.names_fields() => {
-                Outcome::Conflict
-            }
+            _ if action.pod().is_some() && status.code == 422 && !status.names_fields() => Outcome::Conflict,
             _ if error.is_transient() => Outcome::Unreachable(error.to_string()),
             _ => Outcome::Refused(error.to_string()),
         }
@@ -171,13 +169,17 @@ fn request(action: &Action) -> Request<Body> {
         Action::AnnotateService { key, .. } => call::patch(&service(key), Patch::Merge, body),
         Action::DeleteService { key, .. } => call::delete(&service(key), body),
         Action::LabelPod { key, .. } | Action::LiftGate { key, .. } => {
-            let pod = format!("/api/v1/namespaces/{}/pods/{}", key.namespace, key.name);
-            call::patch(&pod, Patch::Json, body)
+            call::patch(&pod(key), Patch::Json, body)
         }
+        Action::MarkRouted { key, .. } => call::patch(&format!("{}/status", pod(key)), Patch::Json, body),
         Action::RecordEvent(event) => {
             call::create(&format!("/apis/events.k8s.io/v1/namespaces/{}/events", event.namespace), body)
         }
     }
+}
+
+fn pod(key: &Key) -> String {
+    format!("/api/v1/namespaces/{}/pods/{}", key.namespace, key.name)
 }
 
 fn services(namespace: &str) -> String {
@@ -191,7 +193,9 @@ fn service(key: &Key) -> String {
 /// What an action is about, for logs.
 fn object(action: &Action) -> String {
     match action {
-        Action::LabelPod { key, .. } | Action::LiftGate { key, .. } => key.to_string(),
+        Action::LabelPod { key, .. } | Action::LiftGate { key, .. } | Action::MarkRouted { key, .. } => {
+            key.to_string()
+        }
         Action::RecordEvent(event) => format!("{}/{}", event.namespace, event.object_name()),
         _ => action.service().map(ToString::to_string).unwrap_or_default(),
     }

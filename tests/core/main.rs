@@ -21,6 +21,7 @@ mod milestones;
 mod names;
 mod plan;
 mod reach;
+mod readiness;
 mod sharing;
 mod stamp;
 mod world;

@@ -267,7 +267,9 @@ impl World {
             Action::AnnotateService { key, .. } => self.patch(key, &action.body()),
             Action::DeleteService { key, uid, version } => self.remove(key, uid, *version),
             Action::LabelPod { key, uid, pod_id } => self.label(key, uid, pod_id),
-            Action::LiftGate { key, .. } => self.patch_pod(&key.name, action.body()),
+            Action::LiftGate { key, .. } | Action::MarkRouted { key, .. } => {
+                self.patch_pod(&key.name, action.body())
+            }
             Action::RecordEvent(event) => {
                 let told = (event.kind.clone(), event.name.clone(), event.reason.code.as_str().to_owned());
                 self.events.push(told);

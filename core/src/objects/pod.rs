@@ -3,7 +3,8 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::{Meta, Protocol};
+use super::readiness::{RawCondition, RawGate as RawReadinessGate};
+use super::{Meta, Protocol, Readiness};
 use crate::names::{self, Key};
 use crate::shared;
 
@@ -33,6 +34,8 @@ pub struct Pod {
     pub inject: Option<String>,
     /// Place of our scheduling gate among the pod's gates.
     pub gate: Option<usize>,
+    /// Our readiness gate, where the pod has it.
+    pub readiness: Option<Readiness>,
     /// Annotations under [`names::RESERVED_PREFIX`]: what the pod was told of its slot.
     pub told: BTreeMap<String, String>,
     /// It has no annotations at all, nothing to add one to.
@@ -130,6 +133,7 @@ struct RawSpec {
     subdomain: String,
     node_name: String,
     scheduling_gates: Vec<RawGate>,
+    readiness_gates: Vec<RawReadinessGate>,
 }
 
 #[derive(Deserialize)]
@@ -156,15 +160,6 @@ struct RawStatus {
 #[derive(Deserialize)]
 struct RawIp {
     ip: String,
-}
-
-#[derive(Deserialize)]
-struct RawCondition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-    #[serde(rename = "lastTransitionTime", default)]
-    changed: Option<jiff::Timestamp>,
 }
 
 /// Ports with names of the shared form, and what the pod itself declares.
@@ -207,6 +202,7 @@ impl From<Raw> for Pod {
             pod_id,
             bare,
             gate: spec.scheduling_gates.iter().position(|g| g.name == names::ADDRESS_GATE),
+            readiness: Readiness::read(&spec.readiness_gates, &status.conditions),
             told: meta.take_reserved_annotations(),
             ports: meta.take_annotation(names::PORTS_ANNOTATION),
             class: meta.take_annotation(names::CLASS_ANNOTATION),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::addresses::Ledger;
 use crate::action::{Action, Event, Outcome};
 use crate::names::Key;
-use crate::objects::Pod;
+use crate::objects::{Pod, Readiness};
 use crate::reach::Target;
 use crate::reason::{Code, Reason};
 use crate::resolve::{Question, Records};
@@ -59,19 +59,29 @@ struct Taken {
 
 /// A write to a pod under way.
 #[derive(Debug, Clone)]
+enum PodChange {
+    /// It will carry this identity.
+    Identity(String),
+    /// Our scheduling gate goes.
+    Gate,
+    /// Our condition will be True.
+    Condition,
+}
+
+#[derive(Debug, Clone)]
 struct PodWrite {
     cluster: Key,
     pod: Key,
-    /// The identity it will carry; `None` = our gate is being lifted.
-    pod_id: Option<String>,
+    what: PodChange,
     until: Duration,
 }
 
 impl PodWrite {
     fn is_seen(&self, uid: &str, state: &State) -> bool {
-        let done = |pod: &Pod| match &self.pod_id {
-            Some(_) => pod.pod_id == self.pod_id,
-            None => pod.gate.is_none(),
+        let done = |pod: &Pod| match &self.what {
+            PodChange::Identity(pod_id) => pod.pod_id.as_ref() == Some(pod_id),
+            PodChange::Gate => pod.gate.is_none(),
+            PodChange::Condition => pod.readiness.is_none_or(|r| r == Readiness::Met),
         };
         state.pod(&self.pod).is_none_or(|pod| pod.uid != uid || done(pod))
     }
@@ -194,13 +204,14 @@ impl Memory {
     /// Notes a write as under way.
     pub(super) fn begin(&mut self, cluster: &Key, action: &Action, now: Duration) {
         let until = now + PENDING_MAX;
-        let mut write_pod = |pod: &Key, uid: &String, pod_id| {
-            let write = PodWrite { cluster: cluster.clone(), pod: pod.clone(), pod_id, until };
+        let mut write_pod = |pod: &Key, uid: &String, what| {
+            let write = PodWrite { cluster: cluster.clone(), pod: pod.clone(), what, until };
             self.pod_writes.insert(uid.clone(), write);
         };
         match action {
-            Action::LabelPod { key, uid, pod_id } => write_pod(key, uid, Some(pod_id.clone())),
-            Action::LiftGate { key, uid, .. } => write_pod(key, uid, None),
+            Action::LabelPod { key, uid, pod_id } => write_pod(key, uid, PodChange::Identity(pod_id.clone())),
+            Action::LiftGate { key, uid, .. } => write_pod(key, uid, PodChange::Gate),
+            Action::MarkRouted { key, uid, .. } => write_pod(key, uid, PodChange::Condition),
             _ => {}
         }
         let Some(key) = action.service() else { return };
@@ -213,7 +224,10 @@ impl Memory {
             Action::AnnotateService { version, .. } | Action::DeleteService { version, .. } => {
                 (*version, None)
             }
-            Action::LabelPod { .. } | Action::LiftGate { .. } | Action::RecordEvent(_) => return,
+            Action::LabelPod { .. }
+            | Action::LiftGate { .. }
+            | Action::MarkRouted { .. }
+            | Action::RecordEvent(_) => return,
         };
         self.pending.insert(key.clone(), Pending { from, desired, cluster: cluster.clone(), until });
     }
@@ -263,7 +277,7 @@ impl Memory {
         if let Some(service) = action.service() {
             self.pending.remove(service);
         }
-        if let Action::LabelPod { uid, .. } | Action::LiftGate { uid, .. } = action {
+        if let Some(uid) = action.pod() {
             self.pod_writes.remove(uid);
         }
         cluster
@@ -271,7 +285,7 @@ impl Memory {
 
     /// The object an action rests under, and its cluster where that is still known.
     fn concerns(&self, action: &Action) -> Option<(Key, Option<Key>)> {
-        if let Action::LabelPod { uid, .. } | Action::LiftGate { uid, .. } = action {
+        if let Some(uid) = action.pod() {
             return Some((pod_key(uid), self.pod_writes.get(uid).map(|w| w.cluster.clone())));
         }
         let key = action.service()?;

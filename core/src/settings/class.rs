@@ -56,6 +56,9 @@ pub(super) fn class(field: &Field<'_>, findings: &mut Findings) -> Class {
     if let Some(field) = table.take("spareSlots") {
         class.spare_slots = field.number(0..=1000, findings).unwrap_or(0);
     }
+    if let Some(field) = table.take("readinessGate") {
+        class.readiness_gate = field.flag(findings).unwrap_or(false);
+    }
     if let Some(field) = table.take("reachable") {
         class.reachable = reachability(&field, findings);
     }
@@ -88,6 +91,11 @@ fn check(field: &Field<'_>, class: &Class, findings: &mut Findings) {
     if ahead && class.exposure.first() != Some(&Exposure::Dedicated) {
         let rule = "spareSlots and await.members make dedicated slots ahead of the pods, which exposure does not want first";
         findings.report(field, rule, "begin exposure with dedicated, or leave them out");
+    }
+    if class.readiness_gate && !class.service.publish_not_ready_addresses {
+        let rule = "readinessGate cannot go with publishNotReadyAddresses false: a pod would be ready once its address \
+             leads to it, and its address would lead to it once it is ready";
+        findings.report(field, rule, "leave one of them out");
     }
     check_addresses(field, class, findings);
 }

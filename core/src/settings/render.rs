@@ -116,6 +116,8 @@ struct ClassFile<'s> {
     retention: String,
     reuse_after: String,
     spare_slots: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    readiness_gate: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reachable: Option<ReachableFile>,
     resolve_names: bool,
@@ -195,6 +197,7 @@ fn class_file(class: &Class) -> ClassFile<'_> {
         },
         reuse_after: duration::render(class.reuse_after),
         spare_slots: class.spare_slots,
+        readiness_gate: class.readiness_gate,
         reachable: class.reachable.map(|how| ReachableFile {
             interval: duration::render(how.interval),
             timeout: duration::render(how.timeout),

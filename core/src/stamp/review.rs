@@ -223,6 +223,8 @@ struct Spec<'a> {
     #[serde(borrow)]
     scheduling_gates: Option<Vec<Gate<'a>>>,
     #[serde(borrow)]
+    readiness_gates: Option<Vec<ReadinessGate<'a>>>,
+    #[serde(borrow)]
     volumes: Option<&'a RawValue>,
     #[serde(borrow)]
     containers: Option<Vec<Container<'a>>>,
@@ -234,6 +236,13 @@ struct Spec<'a> {
 struct Gate<'a> {
     #[serde(borrow)]
     name: Option<Text<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadinessGate<'a> {
+    #[serde(borrow)]
+    condition_type: Option<Text<'a>>,
 }
 
 /// Lists that only an injection reads are not taken apart before.
@@ -295,6 +304,12 @@ impl<'a> PodObject<'a> {
     pub(super) fn scheduling_gates(&self) -> Option<Vec<&str>> {
         let gates = self.spec.as_ref()?.scheduling_gates.as_ref()?;
         Some(gates.iter().map(|gate| text(gate.name.as_ref())).collect())
+    }
+
+    /// Condition types of the readiness gates; `None` = there is no list to add to.
+    pub(super) fn readiness_gates(&self) -> Option<Vec<&str>> {
+        let gates = self.spec.as_ref()?.readiness_gates.as_ref()?;
+        Some(gates.iter().map(|gate| text(gate.condition_type.as_ref())).collect())
     }
 
     pub(super) fn volumes(&self) -> Option<&RawValue> {

@@ -15,6 +15,8 @@ use crate::objects::Protocol;
 pub(super) struct WantedSpec {
     /// Our gate is there. A gate of ours on any other pod is copied or forged, and nobody would lift it: it goes.
     pub(super) gate: bool,
+    /// Our readiness gate is there; on any other pod nobody would meet it.
+    pub(super) readiness: bool,
     pub(super) inject: Inject,
     /// Exposed ports.
     pub(super) ports: Vec<(u16, Protocol)>,
@@ -22,7 +24,16 @@ pub(super) struct WantedSpec {
 
 /// Adds the operations from `pod`'s spec to the wanted one.
 pub(super) fn change(pod: &PodObject<'_>, wanted: &WantedSpec, operations: &mut Vec<Operation<'_>>) {
-    gate(pod, wanted.gate, operations);
+    gate(
+        "schedulingGates",
+        pod.scheduling_gates().as_deref(),
+        "name",
+        names::ADDRESS_GATE,
+        wanted.gate,
+        operations,
+    );
+    let (readiness, routed) = (pod.readiness_gates(), names::ROUTED_CONDITION);
+    gate("readinessGates", readiness.as_deref(), "conditionType", routed, wanted.readiness, operations);
     if wanted.inject.env {
         let wanted = variables(&wanted.ports);
         for (path, container) in pod.running_containers() {
@@ -43,21 +54,28 @@ pub(super) fn change(pod: &PodObject<'_>, wanted: &WantedSpec, operations: &mut 
     }
 }
 
-fn gate(pod: &PodObject<'_>, wanted: bool, operations: &mut Vec<Operation<'_>>) {
-    let gates = pod.scheduling_gates();
-    let found = gates.iter().flatten().position(|name| *name == names::ADDRESS_GATE);
-    match (found, wanted) {
-        (Some(index), false) => {
-            operations.push(Operation::Remove { path: format!("/spec/schedulingGates/{index}") });
-        }
-        (None, true) => {
-            let gate = json!({"name": names::ADDRESS_GATE});
-            operations.push(match gates {
-                Some(_) => Operation::json("/spec/schedulingGates/-", gate),
-                None => Operation::json("/spec/schedulingGates", json!([gate])),
-            });
-        }
-        _ => {}
+/// Puts our element into the list of gates `list`, or takes it away; `field` holds an element's name.
+fn gate(
+    list: &str,
+    found: Option<&[&str]>,
+    field: &str,
+    ours: &str,
+    wanted: bool,
+    operations: &mut Vec<Operation<'_>>,
+) {
+    let places =
+        found.into_iter().flatten().enumerate().filter(|(_, name)| **name == ours).map(|(place, _)| place);
+    let mut places: Vec<usize> = places.collect();
+    if wanted && places.is_empty() {
+        let gate = json!({field: ours});
+        operations.push(match found {
+            Some(_) => Operation::json(&format!("/spec/{list}/-"), gate),
+            None => Operation::json(&format!("/spec/{list}"), json!([gate])),
+        });
+    } else if !wanted {
+        places.reverse();
+        let remove = |place| Operation::Remove { path: format!("/spec/{list}/{place}") };
+        operations.extend(places.into_iter().map(remove));
     }
 }
 

@@ -97,6 +97,7 @@ fn class() -> impl Strategy<Value = Class> {
     (prop::collection::btree_set(word(), 0..3), template(), shared, ahead, retention, seconds()).prop_map(
         |(namespaces, service, (first_port, ports_per_service), ahead, retention, reuse_after)| Class {
             namespaces: namespaces.into_iter().collect(),
+            readiness_gate: ahead.0 && service.publish_not_ready_addresses,
             service,
             shared: Shared { first_port, ports_per_service },
             await_address: Await { enabled: ahead.0, timeout: ahead.1, members: ahead.2 },

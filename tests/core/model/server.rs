@@ -131,7 +131,9 @@ impl Server {
                 self.delete_service(&key.name);
                 Outcome::Done
             }
-            Action::LabelPod { key, .. } | Action::LiftGate { key, .. } => self.patch_pod(&key.name, body),
+            Action::LabelPod { key, .. } | Action::LiftGate { key, .. } | Action::MarkRouted { key, .. } => {
+                self.patch_pod(&key.name, body)
+            }
             Action::RecordEvent(_) => Outcome::Done,
         }
     }

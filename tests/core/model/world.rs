@@ -236,7 +236,9 @@ impl<'s> World<'s> {
     fn perform(&mut self, action: &Action, planned_from: Option<&Value>) -> Result<Outcome, String> {
         let found = action.service().and_then(|key| self.server.get(Kind::Service, &key.name)).cloned();
         let pod = match action {
-            Action::LabelPod { key, uid, .. } | Action::LiftGate { key, uid, .. } => {
+            Action::LabelPod { key, uid, .. }
+            | Action::LiftGate { key, uid, .. }
+            | Action::MarkRouted { key, uid, .. } => {
                 self.server.get(Kind::Pod, &key.name).is_some_and(|p| p["metadata"]["uid"] != **uid)
             }
             _ => false,
