@@ -23,6 +23,7 @@ mod rights;
 mod rotation;
 mod shared;
 mod split;
+mod static_addresses;
 #[path = "../support/mod.rs"]
 mod support;
 mod watch;

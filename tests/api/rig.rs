@@ -30,6 +30,14 @@ classes:
   ahead: {await: {enabled: true, members: 2}, spareSlots: 1}
   elsewhere: {allow: {namespaces: [nowhere]}}
   dialled: {service: {loadBalancerClass: example.com/nobody}, reachable: {interval: 1s, timeout: 1s}}
+  static: {addresses: [203.0.113.240-203.0.113.242], service: {loadBalancerIP: \"{address}\"}, retention: 1s, reuseAfter: 1s}
+  static-forever:
+    addresses: [203.0.113.243-203.0.113.245]
+    service: {annotations: {metallb.universe.tf/loadBalancerIPs: \"{address}\", metallb.io/loadBalancerIPs: \"{address}\"}}
+    retention: forever
+    reuseAfter: 1s
+  static-adopted: {addresses: [203.0.113.246, 203.0.113.247], service: {loadBalancerIP: \"{address}\"}, reuseAfter: 1s}
+  static-ahead: {addresses: [203.0.113.248, 203.0.113.249], service: {loadBalancerIP: \"{address}\"}, spareSlots: 1}
 clusters:
 - {name: operated, namespace: operated, selector: {clusterName: operated}, ports: [11222]}
 ";
