@@ -13,6 +13,7 @@ mod flood;
 mod lease;
 mod library;
 mod lifecycle;
+mod names;
 mod node_port;
 mod outage;
 mod plan;

@@ -9,6 +9,7 @@ use local_cluster::{AuditEvent, Cluster, Level};
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
+use crate::support::dns::Dns;
 use crate::support::eventually;
 use crate::support::https::{self, Response};
 pub(crate) use crate::support::install::{ACCOUNT, ca, install};
@@ -29,6 +30,7 @@ classes:
   patient: {await: {enabled: true}, service: {loadBalancerClass: example.com/nobody}}
   ahead: {await: {enabled: true, members: 2}, spareSlots: 1}
   elsewhere: {allow: {namespaces: [nowhere]}}
+  dual: {service: {ipFamilyPolicy: PreferDualStack}}
   dialled: {service: {loadBalancerClass: example.com/nobody}, reachable: {interval: 1s, timeout: 1s}}
   static: {addresses: [203.0.113.240-203.0.113.242], service: {loadBalancerIP: \"{address}\"}, retention: 1s, reuseAfter: 1s}
   static-forever:
@@ -45,6 +47,8 @@ clusters:
 pub(crate) struct Rig {
     // dropped in this order: the product before its API server
     pub(crate) product: Product,
+    /// The product's name server.
+    pub(crate) dns: Dns,
     kubeconfig: PathBuf,
     directory: PathBuf,
     pub(crate) cluster: Cluster,
@@ -70,6 +74,8 @@ impl Rig {
         let kubeconfig = cluster.user_kubeconfig(ACCOUNT, &["system:serviceaccounts"]).unwrap();
         let directory = cluster.dir().unwrap().join("product");
         std::fs::create_dir_all(&directory).unwrap();
+        let dns = Dns::start();
+        let name_server = PathBuf::from(dns.address().to_string());
         let launch = Launch {
             name: "first",
             kubeconfig: &kubeconfig,
@@ -77,11 +83,11 @@ impl Rig {
             directory: &directory,
             ports: Ports { admission: admission_port, ..Ports::default() },
             program: None,
-            env: &[],
+            env: &[("NAME_SERVERS", &name_server)],
             cluster: &cluster,
         };
         let product = Product::start(&launch);
-        Self { product, kubeconfig, directory, cluster }
+        Self { product, dns, kubeconfig, directory, cluster }
     }
 
     /// A further replica.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here is a failed test
 
 pub(crate) mod api;
+pub(crate) mod dns;
 pub(crate) mod https;
 pub(crate) mod install;
 pub(crate) mod product;

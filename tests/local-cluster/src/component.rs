@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 
 use crate::options::Level;
-use crate::site::{NODE_IP, PODS, SERVICES, Site};
+use crate::site::{NODE_IP, PODS, SERVICES, SERVICES_V6, Site};
 
 /// One program of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,10 @@ fn api_server(site: &Site) -> Vec<String> {
         format!("--service-account-key-file={}", site.pki("service-accounts.pub")),
         format!("--service-account-signing-key-file={}", site.pki("service-accounts.key")),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!("--service-cluster-ip-range={SERVICES}"),
+        match site.level {
+            Level::ControlPlane => format!("--service-cluster-ip-range={SERVICES},{SERVICES_V6}"),
+            Level::Node => format!("--service-cluster-ip-range={SERVICES}"),
+        },
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         format!("--token-auth-file={}", site.pki("tokens.csv")),

@@ -22,6 +22,8 @@ pub(crate) const PODS: &str = "198.18.0.0/16";
 pub(crate) const NODE_PODS: &str = "198.18.0.0/24";
 /// Addresses of Services inside the cluster.
 pub(crate) const SERVICES: &str = "198.19.0.0/16";
+/// The same of IPv6, where pods are pretended: a Service that asks for both families has both, all others IPv4.
+pub(crate) const SERVICES_V6: &str = "2001:db8:19::/112";
 /// The API server's own: the first of [`SERVICES`].
 pub(crate) const API_CLUSTER_IP: &str = "198.19.0.1";
 /// Where external addresses come from.
@@ -29,6 +31,9 @@ pub(crate) const LB_NETWORK: &str = "203.0.113.0/24";
 /// First and last address MetalLB gives away.
 pub(crate) const LB_RANGE: (Ipv4Addr, Ipv4Addr) =
     (Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 250));
+
+/// The same of IPv6, where pods are pretended.
+pub(crate) const LB_RANGE_V6: (&str, &str) = ("2001:db8:113::1", "2001:db8:113::fa");
 
 /// Marks a directory as ours: without it nothing is deleted.
 const STATE: &str = "local-cluster.json";

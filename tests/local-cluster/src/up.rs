@@ -12,7 +12,7 @@ use crate::component::Component;
 use crate::launch::{self, require_alive};
 use crate::options::{Level, Lifetime, Options};
 use crate::progress::Progress;
-use crate::site::{LB_RANGE, Site};
+use crate::site::{LB_RANGE, LB_RANGE_V6, Site};
 use crate::tools::{Maker, Tools};
 use crate::{down, guard, marked, node, pki};
 
@@ -99,7 +99,7 @@ fn start(site: &Site, progress: &Progress) -> Result<()> {
     ask("default account and CA published", &second, &published)?;
     // Server-side, which is a PATCH: the API server holds the first POST of a new type back for 2 s.
     let pool = site.config("pool.yaml");
-    std::fs::write(&pool, pool_of_addresses())?;
+    std::fs::write(&pool, pool_of_addresses(site.level))?;
     let make_pool = ["apply", "--server-side", "--validate=false", "-f", &pool];
     ask("load balancer has its addresses", &second, &make_pool)?;
     // It ends at its start where a single one of its types is not served yet.
@@ -143,10 +143,14 @@ fn namespace_and_nodes(site: &Site) -> String {
     yaml
 }
 
-fn pool_of_addresses() -> String {
+fn pool_of_addresses(level: Level) -> String {
+    let v6 = match level {
+        Level::ControlPlane => format!(", \"{}-{}\"", LB_RANGE_V6.0, LB_RANGE_V6.1),
+        Level::Node => String::new(),
+    };
     format!(
         "{{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {{name: local-cluster, namespace: \
-         metallb-system}}, spec: {{addresses: [\"{}-{}\"]}}}}\n",
+         metallb-system}}, spec: {{addresses: [\"{}-{}\"{v6}]}}}}\n",
         LB_RANGE.0, LB_RANGE.1
     )
 }
