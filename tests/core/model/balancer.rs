@@ -1,6 +1,7 @@
 //! A load balancer's controller with few addresses. Who asks for some gets these, or none.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -60,9 +61,10 @@ impl Balancer {
             }
             Balance::Host => {
                 let mut ingress = ingress.clone();
-                ingress.as_array_mut().unwrap().push(json!({"hostname": format!("{uid}.lb.example")}));
+                ingress.as_array_mut().unwrap().push(json!({"hostname": host(&uid)}));
                 set(server, name, ingress)
             }
+            Balance::Named => set(server, name, json!([{"hostname": host(&uid)}])),
             Balance::PortError => {
                 let mut ingress = ingress.clone();
                 ingress[0]["ports"] =
@@ -124,6 +126,17 @@ impl Balancer {
         let numbers = self.held.remove(uid).into_iter().flatten().filter_map(number);
         self.free.extend(numbers.filter(|number| *number <= CHOSEN));
     }
+
+    /// The addresses of a Service's load balancer, whatever its status says.
+    pub(crate) fn addresses(&mut self, service: &Value) -> Vec<IpAddr> {
+        let ingress = self.ingress(service);
+        ingress.as_array().unwrap().iter().map(|i| i["ip"].as_str().unwrap().parse().unwrap()).collect()
+    }
+}
+
+/// The name of a Service's load balancer.
+pub(crate) fn host(uid: &str) -> String {
+    format!("{uid}.lb.example")
 }
 
 fn set(server: &mut Server, name: &str, ingress: Value) -> bool {

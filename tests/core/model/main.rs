@@ -26,6 +26,7 @@ mod server;
 mod stats;
 mod step;
 mod world;
+mod zone;
 
 use std::cell::RefCell;
 

@@ -9,6 +9,7 @@ use external_ip_core::action::{Action, Outcome};
 use external_ip_core::mapping::{self, ClusterMapping, KeptAddresses};
 use external_ip_core::names::{self, Key};
 use external_ip_core::plan::{Now, Planner};
+use external_ip_core::resolve;
 use external_ip_core::settings::Settings;
 use external_ip_core::stamp;
 use external_ip_core::state::{State, Update};
@@ -18,6 +19,7 @@ use crate::feed::{Feed, SELECTIONS};
 use crate::judge::{self, Kind, Seen, Shown, Truth};
 use crate::server::{NS, Server};
 use crate::stats::Stats;
+use crate::zone::Zone;
 
 /// Watches of a replica.
 pub(crate) const FEEDS: u8 = 6;
@@ -124,6 +126,21 @@ impl Replica {
             self.planner = leads.then(|| Planner::new(&self.state));
         }
         changed
+    }
+
+    /// DNS is asked one of the leader's questions; answers whether there was one.
+    pub(crate) fn ask(&mut self, zone: &mut Zone, which: u8) -> bool {
+        let Some(planner) = &mut self.planner else { return false };
+        let clusters: Vec<&Key> = self.state.clusters().collect();
+        let mut questions: Vec<_> =
+            clusters.into_iter().flat_map(|cluster| resolve::questions(&self.state, cluster)).collect();
+        if questions.is_empty() {
+            return false;
+        }
+        let question = questions.swap_remove(usize::from(which) % questions.len());
+        let answer = zone.answer(&question.host);
+        planner.resolved(question, &answer);
+        true
     }
 
     pub(crate) fn seen(&self) -> Seen {

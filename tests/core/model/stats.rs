@@ -8,10 +8,12 @@ use crate::judge::Truth;
 use crate::step::Step;
 
 /// Everything that has to occur, by the words [`word`] gives a step.
-const STEPS: [&str; 53] = [
+const STEPS: [&str; 58] = [
     "Answers",
+    "Ask",
     "Balance Change",
     "Balance Host",
+    "Balance Named",
     "Balance PortError",
     "Balance SameAs",
     "Balance Serve",
@@ -49,6 +51,9 @@ const STEPS: [&str; 53] = [
     "Move C",
     "Move D",
     "Move Nowhere",
+    "Name Astray",
+    "Name Home",
+    "Name Nowhere",
     "Namespace",
     "NewIp",
     "Pass",
@@ -64,7 +69,7 @@ const STEPS: [&str; 53] = [
     "Write Unanswered",
 ];
 /// Entries by state and reason that have to be published.
-const ENTRIES: [&str; 21] = [
+const ENTRIES: [&str; 22] = [
     "Routed",
     "Allocated NotReady",
     "Allocated ServiceChanging",
@@ -85,6 +90,7 @@ const ENTRIES: [&str; 21] = [
     "Pending ServiceDeleted",
     "Pending WaitingForAddress",
     "Pending WaitingForEndpoints",
+    "Pending WaitingForName",
     "Pending WaitingForSlot",
 ];
 /// Each of them at least once in so many histories.

@@ -36,6 +36,10 @@ pub(crate) enum Step {
     EditSlice { slice: u8, edit: SliceEdit },
     /// The load balancer does something to a Service.
     Balance { service: u8, what: Balance },
+    /// DNS says something else of the name of a Service's load balancer.
+    Name { service: u8, leads: Leads },
+    /// A replica that leads asks DNS for a name.
+    Ask { replica: u8, which: u8 },
     /// The namespace gets or loses its label.
     Namespace { enabled: bool },
     /// The EndpointSlice controller sees more of what has happened.
@@ -136,8 +140,21 @@ pub(crate) enum Balance {
     SameAs { service: u8 },
     /// A host name beside the addresses.
     Host,
+    /// A host name and no address.
+    Named,
     /// An error for a port.
     PortError,
+}
+
+/// Where a load balancer's name leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leads {
+    /// To its addresses.
+    Home,
+    /// To those of another Service's load balancer.
+    Astray { service: u8 },
+    /// Nowhere.
+    Nowhere,
 }
 
 /// What becomes of a request.
@@ -198,7 +215,16 @@ fn balance() -> impl Strategy<Value = Balance> {
         2 => Just(Change),
         2 => (0u8..8).prop_map(|service| SameAs { service }),
         1 => Just(Host),
+        6 => Just(Named),
         1 => Just(PortError),
+    ]
+}
+
+fn leads() -> impl Strategy<Value = Leads> {
+    prop_oneof![
+        6 => Just(Leads::Home),
+        1 => (0u8..8).prop_map(|service| Leads::Astray { service }),
+        1 => Just(Leads::Nowhere),
     ]
 }
 
@@ -237,6 +263,7 @@ fn of_others() -> impl Strategy<Value = Step> {
 fn of_controllers() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (0u8..8, balance()).prop_map(|(service, what)| Step::Balance { service, what }),
+        1 => (0u8..8, leads()).prop_map(|(service, leads)| Step::Name { service, leads }),
         3 => (any::<bool>(), 1u8..12).prop_map(|(pods, events)| Step::EndpointsSee { pods, events }),
         4 => (0u8..8).prop_map(|service| Step::Endpoints { service }),
     ]
@@ -254,6 +281,7 @@ fn of_replicas() -> impl Strategy<Value = Step> {
         1 => replica().prop_map(|replica| Step::Crash { replica }),
         2 => (replica(), prop::bool::weighted(0.6)).prop_map(|(replica, leads)| Step::Lead { replica, leads }),
         20 => (replica(), any::<u8>(), fate()).prop_map(|(replica, which, fate)| Step::Write { replica, which, fate }),
+        8 => (replica(), any::<u8>()).prop_map(|(replica, which)| Step::Ask { replica, which }),
         8 => replica().prop_map(|replica| Step::Answers { replica }),
     ]
 }

@@ -9,7 +9,7 @@ use external_ip_core::names;
 use external_ip_core::settings::{ConfiguredCluster, Settings};
 use serde_json::{Value, json};
 
-use crate::balancer::{ASKS, Balancer};
+use crate::balancer::{self, ASKS, Balancer};
 use crate::edits;
 use crate::endpoints::Endpoints;
 use crate::judge::{Kind, Seen, Truth, Verdict};
@@ -17,7 +17,8 @@ use crate::pods::{self, Pods};
 use crate::replica::{FEEDS, Replica};
 use crate::server::{NS, Server};
 use crate::stats::Stats;
-use crate::step::{Balance, Fate, Step, Webhook};
+use crate::step::{Balance, Fate, Leads, Step, Webhook};
+use crate::zone::Zone;
 
 /// What differs between histories from the start.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,7 @@ pub(crate) struct World<'s> {
     pods: Pods,
     endpoints: Endpoints,
     balancer: Balancer,
+    zone: Zone,
     stats: &'s mut Stats,
 }
 
@@ -84,6 +86,7 @@ impl<'s> World<'s> {
             pods: Pods::new(setting.dual),
             endpoints: Endpoints::default(),
             balancer: Balancer::new(setting.dual),
+            zone: Zone::default(),
             stats,
         };
         world.replicas[0].lead(true);
@@ -127,6 +130,9 @@ impl<'s> World<'s> {
             Step::Balance { service, what } => {
                 from(server.names(Kind::Service), service).any(|name| self.balancer.act(server, &name, what))
             }
+            Step::Name { service, leads } => {
+                from(server.names(Kind::Service), service).any(|name| self.name(&name, leads))
+            }
             Step::Namespace { enabled } => self.enable(enabled),
             Step::EndpointsSee { pods, events } => self.endpoints.see(server, pods, events),
             Step::Endpoints { service } => {
@@ -139,7 +145,7 @@ impl<'s> World<'s> {
     }
 
     fn happens_to_replica(&mut self, step: Step) -> Result<bool, String> {
-        let Self { server, replicas, stats, .. } = self;
+        let Self { server, replicas, zone, stats, .. } = self;
         let (replica, happened) = match step {
             Step::Deliver { replica, feed, messages } => {
                 let to = &mut replicas[usize::from(replica % 2)];
@@ -158,6 +164,11 @@ impl<'s> World<'s> {
                 (replica, true)
             }
             Step::Lead { replica, leads } => (replica, replicas[usize::from(replica % 2)].lead(leads)),
+            Step::Ask { replica, which } => {
+                let first = usize::from(replica % 2);
+                let mut of = |n: usize| replicas[n].ask(zone, which);
+                if of(first) { (replica, true) } else { (replica ^ 1, of(1 - first)) }
+            }
             Step::Write { replica, which, fate } => {
                 return Ok(self.write(replica, which, fate)? || self.write(replica ^ 1, which, fate)?);
             }
@@ -188,6 +199,22 @@ impl<'s> World<'s> {
         };
         self.pods.store(&mut self.server, admitted);
         Ok(true)
+    }
+
+    /// DNS says something of the name of a Service's load balancer.
+    fn name(&mut self, service: &str, leads: Leads) -> bool {
+        let found = |name: &str| self.server.get(Kind::Service, name).map(|s| s.as_ref().clone());
+        let Some(own) = found(service) else { return false };
+        let host = balancer::host(own["metadata"]["uid"].as_str().unwrap());
+        let to: Option<Value> = match leads {
+            Leads::Home => Some(own),
+            Leads::Astray { service } => {
+                self.server.nth(Kind::Service, service).and_then(|name| found(&name))
+            }
+            Leads::Nowhere => None,
+        };
+        let ips = to.map_or_else(Vec::new, |service| self.balancer.addresses(&service));
+        self.zone.lead(&host, ips)
     }
 
     fn enable(&mut self, enabled: bool) -> bool {
@@ -243,6 +270,13 @@ impl<'s> World<'s> {
             }
             _ => false,
         };
+        if let Action::AnnotateService {
+            annotation: names::RESOLVED_ANNOTATION, value: Some(records), ..
+        } = action
+            && !self.zone.has_said(records)
+        {
+            return Err(format!("DNS has never said {records}"));
+        }
         let outcome = self.server.perform(action);
         let stale = match (planned_from, &found) {
             (Some(version), Some(found)) => found["metadata"]["resourceVersion"] != *version,

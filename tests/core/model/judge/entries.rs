@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Verdict;
-use super::truth::{Truth, annotation, cluster, has_ended, is_going, items, label, points, selects, texts};
+use super::truth::{
+    Truth, annotation, cluster, has_ended, is_going, items, label, outside, points, selects, texts,
+};
 
 fn must(holds: bool, what: &str, entry: &Value) -> Verdict {
     if holds { Ok(()) } else { Err(format!("wrong: {what}: {entry}")) }
@@ -152,7 +154,8 @@ impl Truth<'_> {
 
 fn address_is_the_services(entry: &Value, service: &Value) -> Verdict {
     let ingress = &service["status"]["loadBalancer"]["ingress"];
-    let ips: BTreeSet<&str> = texts(ingress, "ip").collect();
+    let ips: BTreeSet<&str> = outside(service).into_iter().collect();
+    must(entry["external"]["ips"][0].is_string(), "the name leads nowhere", entry)?;
     let host = entry["external"]["host"].as_str();
     let mut shown = items(&entry["external"]["ips"]).filter_map(Value::as_str);
     must(shown.all(|ip| ips.contains(ip)), "the external address is not the Service's", entry)?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Verdict;
 use super::entries::addresses;
-use super::truth::{Truth, annotation, cluster, has_ended, is_going, items, label, points, texts};
+use super::truth::{Truth, annotation, cluster, has_ended, is_going, items, label, outside, points, texts};
 
 const RESERVED: &str = "stamp.external-ip.dev/";
 const ASKED: &str = "external-ip.dev/asked-address";
@@ -100,7 +100,7 @@ impl Truth<'_> {
         }
         let ingress = &service["status"]["loadBalancer"]["ingress"];
         let mut ips = find("address").into_iter().flat_map(|list| list.split(','));
-        if !ips.all(|ip| texts(ingress, "ip").any(|i| i == ip)) {
+        if !ips.all(|ip| outside(service).contains(&ip)) {
             return wrong("not the Service's address");
         }
         if find("host").is_some_and(|h| texts(ingress, "hostname").all(|i| i != h)) {

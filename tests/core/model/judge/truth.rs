@@ -124,10 +124,20 @@ pub(super) fn selects(service: &Value, pod: &Value) -> bool {
     selector.is_some_and(|s| !s.is_empty() && s.iter().all(|(k, v)| label(pod, k) == v.as_str()))
 }
 
+/// The addresses of a Service outside: its load balancer's, and those on record for the names without one beside them.
+pub(super) fn outside(service: &Value) -> Vec<&str> {
+    let ingress = &service["status"]["loadBalancer"]["ingress"];
+    let named = items(ingress).filter(|i| i["ip"].is_null()).filter_map(|i| i["hostname"].as_str());
+    let records = annotation(service, "external-ip.dev/resolved").unwrap_or_default();
+    let of = |host: &str| records.split(' ').find_map(|record| record.strip_prefix(host)?.strip_prefix('='));
+    let found = named.filter_map(of).flat_map(|ips| ips.split(',')).filter(|ip| !ip.is_empty());
+    texts(ingress, "ip").chain(found).collect()
+}
+
 /// Every address or host name and port a Service answers at outside.
 pub(super) fn points(service: &Value) -> Vec<(&str, String)> {
     let ingress = &service["status"]["loadBalancer"]["ingress"];
-    let hosts: Vec<&str> = texts(ingress, "ip").chain(texts(ingress, "hostname")).collect();
+    let hosts: Vec<&str> = outside(service).into_iter().chain(texts(ingress, "hostname")).collect();
     let ports = items(&service["spec"]["ports"]).map(|p| format!("{}/{}", p["port"], p["protocol"]));
     ports.flat_map(|port| hosts.iter().map(move |host| (*host, port.clone()))).collect()
 }
