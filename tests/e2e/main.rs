@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here is a failed test
 
 mod demo;
+mod exposures;
 mod install;
 mod origin;
 mod outside;

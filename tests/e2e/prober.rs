@@ -153,17 +153,18 @@ impl fmt::Display for Report {
 }
 
 /// Asks each entry until its own pod answers: nodes learn of a new address a moment after the API server.
-pub(crate) fn reach(rig: &Rig, entries: &[Entry]) {
-    for entry in entries {
+pub(crate) fn reach(rig: &Rig, entries: &[Entry]) -> Vec<serde_json::Value> {
+    let answer = |entry: &Entry| {
         let address = entry.address().expect("a published entry has an address");
         eventually(&format!("{} answers at {address}", entry.pod), || {
             let answer = rig.outside.run(async move { timeout(ANSWER, ask(address)).await });
             match answer.unwrap_or(Err("timed out"))? {
-                who if who["uid"] == entry.uid.as_str() => Ok(()),
+                who if who["uid"] == entry.uid.as_str() => Ok(who),
                 who => panic!("{address}: the map said {entry:?}, it answered {who}"),
             }
-        });
-    }
+        })
+    };
+    entries.iter().map(answer).collect()
 }
 
 /// Keeps the map up to date: every source, again and again.

@@ -59,7 +59,7 @@ fn no_answer_comes_from_another_pod_whatever_replaces_them() {
 }
 
 /// Waits until the pod of this name is another one and the map shows all again.
-fn replaced(rig: &Rig, workload: Workload, map: &Map, count: usize, pod: &str) {
+pub(crate) fn replaced(rig: &Rig, workload: Workload, map: &Map, count: usize, pod: &str) {
     let uid = |rig: &Rig| workload.pods(rig).remove(pod);
     eventually(&format!("{pod} is there again"), || uid(rig).map(drop).ok_or_else(|| "no pod".to_owned()));
     workload.routed(rig, map, count);

@@ -23,11 +23,7 @@ fn a_rolling_restart_loses_no_entry_and_no_reader() {
     let begun = Instant::now();
     rig.kubectl(&["-n", OWN, "rollout", "restart", "deployment", OWN]);
     rig.kubectl(&["-n", OWN, "rollout", "status", "deployment", OWN, "--timeout=180s"]);
-    let ours = format!("app.kubernetes.io/name={OWN}");
-    eventually("the former replicas are gone", || match rig.list(&["-n", OWN, "pods", "-l", &ours]).len() {
-        2 => Ok(()),
-        n => Err(n.to_string()),
-    });
+    rig.former_replicas_are_gone();
     let took = begun.elapsed();
     prober.go_on(300);
     let report = prober.stop(&rig);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use local_cluster::image::{self, Image};
 use local_cluster::{Cluster, Level};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::outside::Outside;
 
@@ -48,7 +48,30 @@ impl Rig {
     pub(crate) fn installed() -> Option<Self> {
         let rig = Self::take()?;
         rig.install();
+        rig.former_replicas_are_gone(); // of a test that configured it otherwise
         Some(rig)
+    }
+
+    /// As [`Rig::installed`], with another configuration file; the next test has the shipped one again.
+    pub(crate) fn configured(file: &str) -> Option<Self> {
+        let rig = Self::installed()?;
+        let name = "config-of-a-test";
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": OWN, "name": name}, "data": {"config.yaml": file}});
+        rig.apply(&object.to_string());
+        let volumes = json!([{"name": "config", "configMap": {"name": name}}]);
+        let patch = json!({"spec": {"template": {"spec": {"volumes": volumes}}}}).to_string();
+        rig.kubectl(&["-n", OWN, "patch", "deployment", OWN, "--patch", &patch]);
+        rig.kubectl(&["-n", OWN, "rollout", "status", "deployment", OWN, "--timeout=120s"]);
+        rig.former_replicas_are_gone();
+        Some(rig)
+    }
+
+    /// Waits until those of a rollout alone answer.
+    pub(crate) fn former_replicas_are_gone(&self) {
+        eventually("the former replicas are gone", || match self.replicas().len() {
+            2 => Ok(()),
+            n => Err(n.to_string()),
+        });
     }
 
     /// With no trace of the product.

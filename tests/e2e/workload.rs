@@ -18,25 +18,34 @@ pub(crate) struct Workload {
     pub(crate) kind: &'static str,
     pub(crate) namespace: &'static str,
     pub(crate) name: &'static str,
+    /// Annotations of its pods.
+    pub(crate) annotations: &'static [(&'static str, &'static str)],
 }
 
 impl Workload {
     pub(crate) fn stateful_set(namespace: &'static str, name: &'static str) -> Self {
-        Self { kind: "StatefulSet", namespace, name }
+        Self { kind: "StatefulSet", namespace, name, annotations: &[] }
     }
 
     pub(crate) fn deployment(namespace: &'static str, name: &'static str) -> Self {
-        Self { kind: "Deployment", namespace, name }
+        Self { kind: "Deployment", namespace, name, annotations: &[] }
+    }
+
+    pub(crate) fn annotated(self, annotations: &'static [(&'static str, &'static str)]) -> Self {
+        Self { annotations, ..self }
     }
 
     /// Creates it and waits until its members are ready.
     pub(crate) fn create(self, rig: &Rig, replicas: u32) {
-        let Self { kind, namespace, name } = self;
+        let Self { kind, namespace, name, annotations } = self;
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
         let mut spec = json!({
             "replicas": replicas,
             "selector": {"matchLabels": {"app": name}},
             "template": {
-                "metadata": {"labels": {"app": name, "external-ip.dev/cluster": name}},
+                "metadata": {
+                    "labels": {"app": name, "external-ip.dev/cluster": name}, "annotations": annotations,
+                },
                 "spec": {"terminationGracePeriodSeconds": 2, "containers": [container()]},
             },
         });

@@ -1,0 +1,92 @@
+//! The other ways to an address, with traffic: told before the start, shared, and at the node.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use crate::prober::{Prober, reach};
+use crate::replacements::replaced;
+use crate::rig::{Rig, say};
+use crate::workload::{Entry, Map, PORT, Workload};
+
+const CLASSES: &str = "
+version: 1
+classes:
+  default: {}
+  sharing: {exposure: [shared]}
+  nodes: {exposure: [nodePort]}
+";
+
+#[test]
+fn told_before_start_shared_and_at_the_node_each_port_leads_to_its_own_pod_whatever_replaces_it() {
+    let Some(rig) = Rig::configured(CLASSES) else { return };
+    rig.namespace("ways");
+    let told = Workload::stateful_set("ways", "told").annotated(&[("external-ip.dev/inject", "env")]);
+    let sharing = Workload::stateful_set("ways", "sharing")
+        .annotated(&[("external-ip.dev/class", "sharing"), ("external-ip.dev/inject", "env")]);
+    let nodes = Workload::stateful_set("ways", "nodes").annotated(&[("external-ip.dev/class", "nodes")]);
+    let all = [told, sharing, nodes];
+    for workload in all {
+        workload.create(&rig, 3);
+    }
+    let maps = all.map(|workload| Map::of_cluster(&rig, "ways", workload.name));
+    let look = |rig: &Rig, count| [0, 1, 2].map(|i| all[i].routed(rig, &maps[i], count));
+    let first = look(&rig, 3);
+    one_address_for_all(&first[1]);
+    one_address_for_all(&first[2]); // there is one node
+    assert!(first[2].iter().all(|entry| (30000..=32767).contains(&entry.port)), "{first:?}");
+    knows_its_address(&rig, &first[0]);
+    knows_its_address(&rig, &first[1]);
+    let prober = Prober::start(&rig, &maps);
+
+    for (workload, map) in all.iter().zip(&maps) {
+        let pod = format!("{}-1", workload.name);
+        rig.kubectl(&["-n", "ways", "delete", "pod", &pod, "--wait=false"]);
+        replaced(&rig, *workload, map, 3, &pod);
+        prober.go_on(200);
+    }
+    // all at once: addresses inside are given anew in whatever order, over all three
+    rig.kubectl(&["-n", "ways", "delete", "pods", "--all", "--wait=true"]);
+    look(&rig, 3);
+    prober.go_on(300);
+    // ports come to the shared Service and go from it while others are asked through it
+    for count in [5, 2, 3] {
+        all.iter().for_each(|workload| workload.scale(&rig, u32::try_from(count).unwrap()));
+        look(&rig, count);
+        prober.go_on(300);
+    }
+    let last = look(&rig, 3);
+    prober.go_on(500);
+    let report = prober.stop(&rig);
+    say(&format!("prober, told and shared and at the node: {report}"));
+    report.assert_nobody_else_answered();
+    assert!(report.answers() > 2000, "{report}");
+    assert!(report.unread.is_empty(), "{report}");
+    assert_eq!(first.each_ref().map(|e| points(e)), last.each_ref().map(|e| points(e)), "each kept its own");
+    knows_its_address(&rig, &last[0]);
+    knows_its_address(&rig, &last[1]);
+}
+
+fn points(entries: &[Entry]) -> BTreeMap<String, Option<SocketAddr>> {
+    entries.iter().map(|entry| (entry.pod.clone(), entry.address())).collect()
+}
+
+fn one_address_for_all(entries: &[Entry]) {
+    assert!(entries.iter().all(|entry| entry.outside == entries[0].outside), "{entries:#?}");
+    let points: std::collections::BTreeSet<_> = entries.iter().map(Entry::address).collect();
+    assert_eq!(points.len(), entries.len(), "{entries:#?}");
+}
+
+/// A process's environment never changes: what it holds was known before it started.
+fn knows_its_address(rig: &Rig, entries: &[Entry]) {
+    for (entry, answer) in entries.iter().zip(reach(rig, entries)) {
+        let has = |name: &str| answer["external"][name].clone();
+        assert_eq!(has("EXTERNAL_IP"), Value::from(entry.outside.as_str()), "{answer}");
+        assert_eq!(
+            has(&format!("EXTERNAL_PORT_{PORT}")),
+            Value::from(entry.port.to_string()),
+            "{answer}"
+        );
+    }
+}
