@@ -19,6 +19,7 @@ mod outage;
 mod plan;
 mod policies;
 mod reach;
+mod readiness;
 mod rig;
 mod rights;
 mod rotation;

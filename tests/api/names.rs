@@ -32,6 +32,15 @@ async fn routed_at(space: &Space, ips: &[&str]) -> Value {
     .await
 }
 
+async fn says_resolved(space: &Space, service: &str, wanted: &str) {
+    eventually(&format!("the Service says {wanted}"), async || {
+        let service = space.api.get(&space.core(&format!("services/{service}"))).await.ok();
+        let found = &service["metadata"]["annotations"]["external-ip.dev/resolved"];
+        if found == wanted { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_load_balancer_known_by_name_is_followed_through_dns() {
     let space = Space::new("names-dns").await;
@@ -40,6 +49,7 @@ async fn a_load_balancer_known_by_name_is_followed_through_dns() {
     give(&space, &service, json!([{"hostname": "a.names.example"}])).await;
     let message = space.reason("c", "p", "WaitingForName").await;
     assert!(message.contains("a.names.example"), "{message}");
+    says_resolved(&space, &service, "a.names.example=").await;
     space.rig.dns.lead("a.names.example", &["198.51.100.78", "198.51.100.77"]);
     let entry = routed_at(&space, &["198.51.100.77", "198.51.100.78"]).await;
     assert_eq!(entry["external"]["host"], "a.names.example");
@@ -48,11 +58,7 @@ async fn a_load_balancer_known_by_name_is_followed_through_dns() {
     assert_eq!(map[format!("{inside}:11222")], json!({"host": "a.names.example", "port": 11222}));
     space.rig.dns.lead("a.names.example", &["198.51.100.79"]);
     routed_at(&space, &["198.51.100.79"]).await;
-    let recorded = space.api.get(&space.core(&format!("services/{service}"))).await.ok();
-    assert_eq!(
-        recorded["metadata"]["annotations"]["external-ip.dev/resolved"],
-        "a.names.example=198.51.100.79"
-    );
+    says_resolved(&space, &service, "a.names.example=198.51.100.79").await;
     // nothing yet, two addresses, another one
     assert_eq!(space.writes(before).await.get("patch services"), Some(&3));
 }

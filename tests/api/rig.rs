@@ -29,6 +29,7 @@ classes:
   hasty: {await: {enabled: true, timeout: 4s}, service: {loadBalancerClass: example.com/hasty}}
   patient: {await: {enabled: true}, service: {loadBalancerClass: example.com/nobody}}
   ahead: {await: {enabled: true, members: 2}, spareSlots: 1}
+  gated: {readinessGate: true, reuseAfter: 1s}
   elsewhere: {allow: {namespaces: [nowhere]}}
   dual: {service: {ipFamilyPolicy: PreferDualStack}}
   dialled: {service: {loadBalancerClass: example.com/nobody}, reachable: {interval: 1s, timeout: 1s}}

@@ -52,7 +52,9 @@ fn told_before_start_shared_and_at_the_node_each_port_leads_to_its_own_pod_whate
     prober.go_on(300);
     // ports come to the shared Service and go from it while others are asked through it
     for count in [5, 2, 3] {
-        all.iter().for_each(|workload| workload.scale(&rig, u32::try_from(count).unwrap()));
+        for workload in all {
+            workload.scale(&rig, u32::try_from(count).unwrap());
+        }
         look(&rig, count);
         prober.go_on(300);
     }
@@ -83,10 +85,6 @@ fn knows_its_address(rig: &Rig, entries: &[Entry]) {
     for (entry, answer) in entries.iter().zip(reach(rig, entries)) {
         let has = |name: &str| answer["external"][name].clone();
         assert_eq!(has("EXTERNAL_IP"), Value::from(entry.outside.as_str()), "{answer}");
-        assert_eq!(
-            has(&format!("EXTERNAL_PORT_{PORT}")),
-            Value::from(entry.port.to_string()),
-            "{answer}"
-        );
+        assert_eq!(has(&format!("EXTERNAL_PORT_{PORT}")), Value::from(entry.port.to_string()), "{answer}");
     }
 }

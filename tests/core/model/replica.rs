@@ -230,6 +230,17 @@ impl Replica {
             let truth = Truth::new(&server.history, &self.seen());
             truth.asks_for_what_is_free(&desired.key.name, asked)?;
         }
+        if let Action::MarkRouted { uid, reason: "Routed", .. } = &action {
+            let entries =
+                self.documents().into_iter().flat_map(|d| d["entries"].as_array().into_iter().flatten());
+            let mut routed = entries.filter(|e| e["state"] == "Routed").map(|e| &e["uid"]);
+            if !routed.any(|of| of == uid) {
+                return Err(format!(
+                    "{uid} is to be ready and is not shown as Routed: {:?}",
+                    self.documents()
+                ));
+            }
+        }
         let planned_from = service.map(|s| s["metadata"]["resourceVersion"].clone());
         self.requests.push(Request { action, planned_from, process: self.process });
         Ok(())

@@ -49,6 +49,7 @@ fn settings(setting: &Setting) -> Settings {
     let mut settings = Settings::default();
     let class = settings.classes.get_mut("default").unwrap();
     class.service.publish_not_ready_addresses = setting.not_ready_too;
+    class.readiness_gate = setting.not_ready_too;
     class.service.ip_family_policy = setting.dual.then(|| "PreferDualStack".to_owned());
     if setting.pool > 0 {
         class.service.annotations.insert(ASKS.to_owned(), "{address}".to_owned());

@@ -15,7 +15,7 @@ use crate::readme::{Terminal, shell_blocks};
 use crate::rig::{Rig, eventually, root, say};
 use crate::workload::{Entry, Map, Workload};
 
-const REDIS: Workload = Workload { kind: "StatefulSet", namespace: "redis", name: "redis" };
+const REDIS: Workload = Workload { kind: "StatefulSet", namespace: "redis", name: "redis", annotations: &[] };
 /// Keys the client writes.
 const KEYS: u64 = 1000;
 

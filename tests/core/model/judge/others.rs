@@ -10,6 +10,7 @@ use super::entries::addresses;
 use super::truth::{Truth, annotation, cluster, has_ended, is_going, items, label, outside, points, texts};
 
 const RESERVED: &str = "stamp.external-ip.dev/";
+const ROUTED: &str = "external-ip.dev/routed";
 const ASKED: &str = "external-ip.dev/asked-address";
 
 /// Addresses a Service asks for or has.
@@ -183,6 +184,9 @@ impl Truth<'_> {
                 Some("NoFreeAddress") => self.held_of_pool() >= limits["pool"],
                 _ => entry.is_some_and(|e| e["state"] == "Routed"),
             };
+            if entry.is_some_and(|e| e["state"] == "Routed") && is_held_back(pod) {
+                return Err(format!("Routed and kept from being ready in the end: {pod}"));
+            }
             if !excused {
                 return Err(format!(
                     "left out in the end: {pod} is shown as {entry:?}; Services: {:?}",
@@ -192,4 +196,11 @@ impl Truth<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a pod asks for the readiness gate and lacks its condition.
+fn is_held_back(pod: &Value) -> bool {
+    let asks = items(&pod["spec"]["readinessGates"]).any(|g| g["conditionType"] == ROUTED);
+    let met = |c: &Value| c["type"] == ROUTED && c["status"] == "True";
+    asks && !items(&pod["status"]["conditions"]).any(met)
 }
