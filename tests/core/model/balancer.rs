@@ -127,10 +127,11 @@ impl Balancer {
         self.free.extend(numbers.filter(|number| *number <= CHOSEN));
     }
 
-    /// The addresses of a Service's load balancer, whatever its status says.
-    pub(crate) fn addresses(&mut self, service: &Value) -> Vec<IpAddr> {
-        let ingress = self.ingress(service);
-        ingress.as_array().unwrap().iter().map(|i| i["ip"].as_str().unwrap().parse().unwrap()).collect()
+    /// The addresses of a Service's load balancer, whatever its status says. Asking gives it none: one that is deleted
+    /// before its status says anything would keep them.
+    pub(crate) fn addresses(&self, service: &Value) -> Vec<IpAddr> {
+        let held = service["metadata"]["uid"].as_str().and_then(|uid| self.held.get(uid));
+        held.into_iter().flatten().map(|ip| ip.parse().unwrap()).collect()
     }
 }
 

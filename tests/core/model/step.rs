@@ -215,7 +215,7 @@ fn balance() -> impl Strategy<Value = Balance> {
         2 => Just(Change),
         2 => (0u8..8).prop_map(|service| SameAs { service }),
         1 => Just(Host),
-        6 => Just(Named),
+        4 => Just(Named),
         1 => Just(PortError),
     ]
 }
@@ -305,6 +305,6 @@ pub(crate) fn step(mix: Mix) -> impl Strategy<Value = Step> {
         mix.controllers => of_controllers(),
         mix.replicas => of_replicas(),
         mix.settle => Just(Step::Settle),
-        mix.pass => prop_oneof![3 => 1u16..45, 2 => 45u16..300, 1 => 300u16..800].prop_map(|seconds| Step::Pass { seconds }),
+        mix.pass => prop_oneof![3 => 1u16..45, 2 => 45u16..300, 2 => 300u16..800].prop_map(|seconds| Step::Pass { seconds }),
     ]
 }
