@@ -6,6 +6,7 @@
 mod access;
 mod awaiting;
 mod bad_input;
+mod client;
 mod documents;
 mod explain;
 mod exposure;

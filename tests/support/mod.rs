@@ -10,6 +10,7 @@ pub(crate) mod https;
 pub(crate) mod install;
 pub(crate) mod product;
 pub(crate) mod proxy;
+pub(crate) mod served;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
