@@ -146,7 +146,19 @@ pub(crate) fn addresses(service: &Service) -> Vec<IpAddr> {
 
 /// What a Service says of names, present and former ones.
 fn recorded(service: &Service) -> Records {
-    service.annotations.get(names::RESOLVED_ANNOTATION).map_or_else(Records::new, |text| read(text))
+    annotation(service).map(read).unwrap_or_default()
+}
+
+/// As it is written.
+pub(crate) fn annotation(service: &Service) -> Option<&str> {
+    service.annotations.get(names::RESOLVED_ANNOTATION).map(|text| &**text)
+}
+
+/// Leaves the answers that a Service's annotation does not show; whether there are any.
+pub(crate) fn are_news(answers: &mut Records, annotation: Option<&str>) -> bool {
+    let shown = annotation.map(read).unwrap_or_default();
+    answers.retain(|host, ips| shown.get(host) != Some(ips));
+    !answers.is_empty()
 }
 
 /// The annotation a Service shall have: of each name that is asked for the last answer there is. `None` = none.

@@ -105,8 +105,15 @@ fn another_name_does_not_inherit_the_addresses_of_the_first() {
     give(&mut world, 0, &json!([{"hostname": "a.lb.example"}]));
     let former = questions(&world).pop().unwrap();
     answer(&mut world, "a.lb.example", &found(&["203.0.113.8"]));
-    give(&mut world, 0, &json!([{"hostname": "b.lb.example"}]));
-    assert_eq!(world.summary("c"), ["c-0 Pending WaitingForName"]);
+    let renamed =
+        |s: &mut Value| s["status"]["loadBalancer"]["ingress"] = json!([{"hostname": "b.lb.example"}]);
+    world.edit_service("c-ext-0", renamed);
+    assert_eq!(
+        world.summary("c"),
+        ["c-0 Pending WaitingForName"],
+        "while the former answer is written there"
+    );
+    world.settle();
     assert_eq!(annotation(&world, 0), None, "nothing is known of the new name");
     world.planner.resolved(former, &found(&["203.0.113.8"]));
     world.settle();

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::addresses::Ledger;
 use crate::action::{Action, Event, Outcome};
-use crate::names::Key;
+use crate::names::{self, Key};
 use crate::objects::{Pod, Readiness};
 use crate::reach::Target;
 use crate::reason::{Code, Reason};
-use crate::resolve::{Question, Records};
+use crate::resolve::{self, Question, Records};
 use crate::service::SlotService;
 use crate::settings::{Class, Exposure};
 use crate::state::State;
@@ -108,7 +108,7 @@ pub(super) struct Memory {
     dialled: HashMap<Key, (Target, bool)>,
     /// Who has had which address.
     pub(super) ledger: Ledger,
-    /// By Service: the last answers about its load balancer's names.
+    /// By Service: answers about its load balancer's names that it does not show yet.
     resolved: HashMap<Key, Records>,
     events: HashSet<String>,
     events_left: Option<(u32, Duration)>,
@@ -154,7 +154,9 @@ impl Memory {
         self.pod_writes.retain(|uid, w| !w.is_seen(uid, state) && w.until > now);
         self.free.retain(|key, _| state.service(&service_of(key)).is_some());
         self.dialled.retain(|key, _| state.service(key).is_some());
-        self.resolved.retain(|key, _| state.service(key).is_some());
+        self.resolved.retain(|key, answers| {
+            state.service(key).is_some_and(|service| resolve::are_news(answers, resolve::annotation(service)))
+        });
         self.ready.retain(|key| state.service(&service_of(key)).is_some());
         self.taken.retain(|_, t| t.until > now);
         self.resting.retain(|_, r| r.until + BACKOFF_REFUSED > now);
@@ -254,6 +256,7 @@ impl Memory {
                 self.resting.remove(&object);
                 self.refused.remove(&object);
                 action.service().map(|key| self.taken.remove(key));
+                self.forget_written(action);
                 return None;
             }
             Outcome::NameTaken { ours: true, .. } | Outcome::NotLeading => return None,
@@ -281,6 +284,16 @@ impl Memory {
             self.pod_writes.remove(uid);
         }
         cluster
+    }
+
+    /// An answer is written once: a former leader that still writes and the present one do not take turns.
+    fn forget_written(&mut self, action: &Action) {
+        if let Action::AnnotateService { key, annotation: names::RESOLVED_ANNOTATION, value, .. } = action
+            && let Some(answers) = self.resolved.get_mut(key)
+            && !resolve::are_news(answers, value.as_deref())
+        {
+            self.resolved.remove(key);
+        }
     }
 
     /// The object an action rests under, and its cluster where that is still known.

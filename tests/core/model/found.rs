@@ -1,7 +1,7 @@
 //! Histories that once went wrong, found by the model, each as short as it became.
 
 use crate::step::Webhook::{Absent, Of};
-use crate::step::{Fate, Home, ServiceEdit, SliceEdit, Step};
+use crate::step::{Balance, Fate, Home, Leads, ServiceEdit, SliceEdit, Step};
 use crate::world::{Setting, World};
 
 const SETTING: Setting = Setting { dual: false, not_ready_too: true, limits: (64, 128, 1000), pool: 0 };
@@ -121,4 +121,23 @@ fn an_address_shown_while_nothing_was_planned_rests_before_another_pod_gets_it()
 fn an_identity_copied_to_an_older_pod_stays_its_owners() {
     let steps = [born(3), adopted(8), Step::Settle, Step::CopyIdentity { from: 1, to: 0 }];
     goes_well(SETTING, &steps);
+}
+
+#[test]
+fn two_leaders_do_not_take_turns_in_writing_what_each_was_told_of_a_name() {
+    goes_well(
+        Setting { not_ready_too: false, ..SETTING },
+        &[
+            born(0),
+            Step::Settle,
+            Step::Balance { service: 0, what: Balance::Host },
+            Step::Deliver { replica: 1, feed: 0, messages: 1 },
+            Step::Lead { replica: 1, leads: true },
+            Step::Ask { replica: 0, which: 0 },
+            Step::Deliver { replica: 0, feed: 0, messages: 1 },
+            Step::Name { service: 0, leads: Leads::Home },
+            Step::Ask { replica: 0, which: 0 },
+            Step::Settle,
+        ],
+    );
 }
