@@ -198,12 +198,18 @@ async fn a_stream_ends_where_its_cluster_does_or_the_map_begins_anew() {
     reader.event().await;
     let mut pods = served.refresh.feed("p".into());
     served.publish(one(4), 3);
-    let (rest, ()) = tokio::join!(reader.rest(), async {
+    let restored = async {
         pods.wait().await;
         let question = pods.take().unwrap();
         pods.answer(question, 3);
-    });
-    assert_eq!(rest[0], ": reset", "the API server was restored from a backup");
+    };
+    let ended =
+        tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(reader.rest(), restored).0 });
+    assert_eq!(
+        ended.await.expect("the stream ends")[0],
+        ": reset",
+        "the API server was restored from a backup"
+    );
 }
 
 #[tokio::test(start_paused = true)]
