@@ -2,7 +2,7 @@
 //!
 //! A slot's claim is what its Service asks for ([`crate::names::ASKED_ANNOTATION`]). No address is claimed twice: one that a
 //! Service asks for or has is nobody else's to ask for, and where two leaders have given one address to two slots, the
-//! Service that has it keeps it, else the older one; the other gives way.
+//! Service that has it keeps it, first the one that asked for it, else the older one; the other gives way.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,9 @@ pub fn text(asked: &[IpAddr]) -> String {
 
 /// Whether an address that a Service asks for is rather another's: of one that has it, else of the older one.
 pub fn is_lost(state: &State, service: &Service, ip: IpAddr) -> bool {
-    let rank = |s: &Service| (!s.given().any(|given| given == ip), s.created, s.uid.clone());
+    let rank = |s: &Service| {
+        (!s.given().any(|given| given == ip), !s.asked().any(|asked| asked == ip), s.created, s.uid.clone())
+    };
     let own = rank(service);
     let mut others = state.holders(&ip).filter(|other| other.key != service.key);
     others.any(|other| if other.asked().any(|o| o == ip) { rank(other) < own } else { own.0 })

@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::action::{Action, Outcome};
 use crate::claim::{self, Claim};
 use crate::names::{self, Key};
-use crate::objects::Service;
+use crate::objects::{Pod, Service};
 use crate::reach::Target;
 use crate::reason::Code;
 use crate::resolve::{Answer, Question};
@@ -212,6 +212,13 @@ impl<'a> ClusterPlan<'a> {
         self.wake = self.wake.into_iter().chain(at).min();
     }
 
+    /// Whether a write to a pod is under way: the cluster is looked at again when it is given up.
+    fn is_writing(&mut self, pod: &Pod) -> bool {
+        let until = self.memory.pod_write_expiry(&pod.uid);
+        self.wake_at(until);
+        until.is_some()
+    }
+
     /// Plans a write to an object unless it rests after a failure, or one to it is planned already.
     fn act(&mut self, object: &Key, action: Action) -> bool {
         if action.service().is_some_and(|service| self.memory.pending(service).is_some()) {
@@ -231,7 +238,7 @@ impl<'a> ClusterPlan<'a> {
         for claim in claims {
             let Some(pod_id) = claim.missing_id(&self.cluster.name) else { continue };
             let pod = claim.pod;
-            if !self.memory.is_writing_pod(&pod.uid) {
+            if !self.is_writing(pod) {
                 let action = Action::LabelPod { key: pod.key.clone(), uid: pod.uid.clone(), pod_id };
                 self.act(&memory::pod_key(&pod.uid), action);
             }
@@ -339,7 +346,7 @@ impl<'a> ClusterPlan<'a> {
         let Some((demand, _)) = claim.granted() else { return };
         let name = names::slot_service(&self.cluster.name, new.number);
         let key = Key::new(self.cluster.namespace.clone(), name);
-        let asked = self.memory.keeps(&key, demand.class, asked);
+        let asked = self.memory.keeps(self.state, &key, demand.class, asked);
         if let Some(desired) = self.desired(claim, (new.number, new.exposure), &asked) {
             self.make(desired);
         }

@@ -170,7 +170,7 @@ impl<'a> ClusterPlan<'a> {
 
     /// Lifts our gate; what the pod was told before and is not true goes with it.
     fn lift(&mut self, pod: &Pod, address: Option<&SlotAddress>, ports: &[ServicePort]) {
-        let Some(gate) = pod.gate.filter(|_| !self.memory.is_writing_pod(&pod.uid)) else { return };
+        let Some(gate) = pod.gate.filter(|_| !self.is_writing(pod)) else { return };
         let told = address.map(|address| told::annotations(address, ports)).unwrap_or_default();
         let stale = pod.told.keys().filter(|key| *key != names::STAMP_VERSION_ANNOTATION);
         let mut annotations: BTreeMap<String, Option<String>> =

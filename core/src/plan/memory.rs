@@ -199,8 +199,9 @@ impl Memory {
         self.pending.values().filter(|p| p.from == 0).filter_map(|p| p.desired.as_ref())
     }
 
-    pub(super) fn is_writing_pod(&self, uid: &str) -> bool {
-        self.pod_writes.contains_key(uid)
+    /// When the write to a pod that is under way is given up; it may be one for a cluster the pod has left.
+    pub(super) fn pod_write_expiry(&self, uid: &str) -> Option<Duration> {
+        self.pod_writes.get(uid).map(|write| write.until)
     }
 
     /// Notes a write as under way.
@@ -366,12 +367,14 @@ impl Memory {
         Some((taken.uid.clone(), taken.version, taken.selector.clone()))
     }
 
-    /// What a slot asks for that is about to be made: a Service that is handed over keeps the address it has.
-    pub(super) fn keeps(&self, service: &Key, class: &Class, asked: &[IpAddr]) -> Vec<IpAddr> {
+    /// What a slot asks for that is about to be made: a Service that is handed over keeps the address it has, and asks for
+    /// it where it is nobody else's.
+    pub(super) fn keeps(&self, state: &State, service: &Key, class: &Class, asked: &[IpAddr]) -> Vec<IpAddr> {
         let taken = self.taken.get(service).filter(|t| t.adoptable && !t.addresses.is_empty());
         let Some(taken) = taken.filter(|_| class.service.asks_for_address()) else { return asked.to_vec() };
         let may_ask = |ip: &&IpAddr| class.addresses.is_empty() || class.addresses.contains(ip);
-        taken.addresses.iter().filter(may_ask).copied().collect()
+        let is_anothers = |ip: &IpAddr| state.holders(ip).any(|other| other.key != *service);
+        taken.addresses.iter().filter(may_ask).filter(|ip| !is_anothers(ip)).copied().collect()
     }
 
     /// What the writes under way ask for.

@@ -35,7 +35,7 @@ impl ClusterPlan<'_> {
     }
 
     fn mark(&mut self, pod: &Pod, reason: &'static str, message: String) {
-        if self.memory.is_writing_pod(&pod.uid) {
+        if self.is_writing(pod) {
             return;
         }
         let place = match pod.readiness {

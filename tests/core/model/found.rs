@@ -141,3 +141,43 @@ fn two_leaders_do_not_take_turns_in_writing_what_each_was_told_of_a_name() {
         ],
     );
 }
+
+#[test]
+fn a_pod_that_changes_its_cluster_during_a_write_to_it_is_labelled_in_the_end() {
+    goes_well(
+        Setting { not_ready_too: false, ..SETTING },
+        &[
+            born(3),
+            Step::DropIdentity { pod: 0 },
+            born(1),
+            born(2),
+            Step::Deliver { replica: 0, feed: 5, messages: 1 },
+            Step::Write { replica: 0, which: 0, fate: Fate::Answered },
+            born(0),
+            born(4),
+            Step::ForceDelete { pod: 5 },
+            Step::CopyIdentity { from: 4, to: 3 },
+            Step::Move { pod: 3, to: Home::D },
+        ],
+    );
+}
+
+#[test]
+fn a_service_that_is_adopted_does_not_ask_for_what_another_asked_for_and_has() {
+    goes_well(
+        Setting { not_ready_too: false, pool: 5, ..SETTING },
+        &[
+            born(0),
+            Step::Squat { slot: 2, adopt: true },
+            born(1),
+            born(2),
+            Step::Delete { pod: 4 },
+            Step::Deliver { replica: 0, feed: 0, messages: 1 },
+            Step::Write { replica: 0, which: 0, fate: Fate::Lost },
+            Step::Settle,
+            born(9),
+            Step::Balance { service: 0, what: Balance::SameAs { service: 1 } },
+            Step::Settle,
+        ],
+    );
+}
