@@ -67,10 +67,12 @@ impl Reader {
         self.event().now_or_never().is_none()
     }
 
-    /// Everything until the end of the stream.
+    /// Everything until the end of the stream, which may not go on for more than a minute.
     async fn rest(&mut self) -> Vec<String> {
         let mut blocks = Vec::new();
+        let end = Instant::now() + Duration::from_secs(60);
         while let Some(block) = self.block().await {
+            assert!(Instant::now() < end, "the stream ends");
             blocks.push(block);
         }
         blocks
