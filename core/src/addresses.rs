@@ -11,11 +11,17 @@ use crate::reason::{Code, Reason};
 use crate::settings::{Class, Exposure};
 use crate::state::State;
 
-/// A claim as text: IPv4 first.
+/// IPv4 first, each once.
+pub(crate) fn in_order(ips: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut ips: Vec<IpAddr> = ips.collect();
+    ips.sort_by_key(|ip| (ip.is_ipv6(), *ip));
+    ips.dedup();
+    ips
+}
+
+/// A claim as text: IPv4 first, each once.
 pub fn text(asked: &[IpAddr]) -> String {
-    let mut asked = asked.to_vec();
-    asked.sort_by_key(|ip| (ip.is_ipv6(), *ip));
-    asked.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    in_order(asked.iter().copied()).iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Whether an address that a Service asks for is rather another's: of one that has it, else of the older one.
@@ -25,7 +31,11 @@ pub fn is_lost(state: &State, service: &Service, ip: IpAddr) -> bool {
     };
     let own = rank(service);
     let mut others = state.holders(&ip).filter(|other| other.key != service.key);
-    others.any(|other| if other.asked().any(|o| o == ip) { rank(other) < own } else { own.0 })
+    // who has an address without asking for it keeps it from those who only ask
+    others.any(|other| {
+        let theirs = rank(other);
+        if theirs.1 { own.0 } else { theirs < own }
+    })
 }
 
 /// Whether every address of a class's pool is held, in one of its families at least.

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::addresses::in_order;
 use crate::names::{self, Key};
 use crate::objects::Service;
 use crate::settings::Settings;
@@ -86,14 +87,6 @@ impl Answer {
 fn is_unicast(ip: &IpAddr) -> bool {
     let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     !ip.is_unspecified() && !ip.is_multicast() && !broadcast
-}
-
-/// IPv4 first, each once.
-fn in_order(ips: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
-    let mut ips: Vec<IpAddr> = ips.collect();
-    ips.sort_by_key(|ip| (ip.is_ipv6(), *ip));
-    ips.dedup();
-    ips
 }
 
 /// Addresses by name.

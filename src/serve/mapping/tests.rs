@@ -18,6 +18,27 @@ pub(super) struct Served {
     pub(super) questions: tokio::sync::mpsc::Receiver<PodQuestion>,
 }
 
+/// Whose tokens are known, as the function says; they may read everything.
+pub(super) struct Knows<F>(pub(super) F);
+
+impl<F: Fn(&str) -> bool + Send + Sync + 'static> access::Reviewer for Knows<F> {
+    fn authenticate(
+        &self,
+        token: &str,
+    ) -> futures::future::BoxFuture<'static, Result<Option<access::Account>, access::Unreachable>> {
+        let known = (self.0)(token);
+        let account = known.then(|| access::Account { name: "x".into(), user: serde_json::json!({}) });
+        Box::pin(async move { Ok(account) })
+    }
+    fn authorize(
+        &self,
+        _: &access::Account,
+        _: &Wish,
+    ) -> futures::future::BoxFuture<'static, Result<bool, access::Unreachable>> {
+        Box::pin(async { Ok(true) })
+    }
+}
+
 /// An open listener; nothing is published yet.
 pub(super) fn served() -> Served {
     served_to(Access::Open)

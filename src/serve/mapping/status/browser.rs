@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use external_ip_core::mapping::{EntryState, Mapping};
 
-use super::super::tests::{Served, served_to};
-use super::tests::Good;
-use crate::serve::access::Access;
+use super::tests::behind_a_token;
 use crate::serve::listener::Listener;
 use crate::testing::{cluster, mapping};
 
@@ -40,7 +38,7 @@ async fn browse(profile: &Path, arguments: &[&str]) -> Output {
 #[tokio::test]
 #[ignore = "needs a browser: make test-page"]
 async fn a_browser_shows_the_page_to_who_has_a_token_and_runs_nothing_in_it() {
-    let served: Served = served_to(Access::token(Arc::new(Good)));
+    let served = behind_a_token();
     served.publish(some(), 7);
     let listener = Listener::bind("mapping", "127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.address();

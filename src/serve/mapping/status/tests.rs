@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use super::super::tests::{Served, served, served_to, two};
+use super::super::tests::{Knows, Served, served, served_to, two};
 use super::*;
-use crate::serve::access::{Access, Account, Reviewer, Unreachable, Wish};
+use crate::serve::access::Access;
 use crate::testing::{cluster, mapping};
 
 #[tokio::test]
@@ -35,28 +35,13 @@ async fn what_others_wrote_stays_text() {
     assert!(body.contains("&lt;img src=x onerror=&quot;alert(&#39;x&#39;)&quot;&gt; &amp; more"), "{body}");
 }
 
-/// Knows the token `good`, which may read everything.
-pub(super) struct Good;
-
-impl Reviewer for Good {
-    fn authenticate(
-        &self,
-        token: &str,
-    ) -> futures::future::BoxFuture<'static, Result<Option<Account>, Unreachable>> {
-        let good = (token == "good").then(|| Account { name: "x".into(), user: serde_json::json!({}) });
-        Box::pin(async move { Ok(good) })
-    }
-    fn authorize(
-        &self,
-        _: &Account,
-        _: &Wish,
-    ) -> futures::future::BoxFuture<'static, Result<bool, Unreachable>> {
-        Box::pin(async { Ok(true) })
-    }
+/// Lets in whoever has the token `good`.
+pub(super) fn behind_a_token() -> Served {
+    served_to(Access::token(Arc::new(Knows(|token: &str| token == "good"))))
 }
 
 fn guarded() -> Served {
-    let served = served_to(Access::token(Arc::new(Good)));
+    let served = behind_a_token();
     served.publish(two(), 7);
     served
 }

@@ -6,10 +6,10 @@ use http::Request as HttpRequest;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use super::super::tests::{Served, served, served_to, two};
+use super::super::tests::{Knows, Served, served, served_to, two};
 use super::*;
 use crate::constants::ACCESS_CACHE;
-use crate::serve::access::{Access, Account, Reviewer, Unreachable, Wish};
+use crate::serve::access::Access;
 use crate::testing::{cluster, mapping};
 
 /// A reader's connection.
@@ -229,30 +229,11 @@ async fn large_documents_follow_each_other_at_a_pace() {
     assert!(took >= pause && took < pause + Duration::from_millis(2), "{took:?} for {size} bytes");
 }
 
-/// Lets everybody in until it does not.
-struct Gate(AtomicBool);
-
-impl Reviewer for Gate {
-    fn authenticate(
-        &self,
-        _: &str,
-    ) -> futures::future::BoxFuture<'static, Result<Option<Account>, Unreachable>> {
-        let known = self.0.load(Ordering::Relaxed);
-        Box::pin(async move { Ok(known.then(|| Account { name: "x".into(), user: serde_json::json!({}) })) })
-    }
-    fn authorize(
-        &self,
-        _: &Account,
-        _: &Wish,
-    ) -> futures::future::BoxFuture<'static, Result<bool, Unreachable>> {
-        Box::pin(async { Ok(true) })
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_token_that_is_withdrawn_reads_no_longer() {
-    let gate = Arc::new(Gate(AtomicBool::new(true)));
-    let served = served_to(Access::token(Arc::clone(&gate) as Arc<dyn Reviewer>));
+    let known = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&known);
+    let served = served_to(Access::token(Arc::new(Knows(move |_: &str| asked.load(Ordering::Relaxed)))));
     served.publish(two(), 7);
     let token = [("authorization", "Bearer t")];
     assert_eq!(watch(&served, PATH, &[]).await.status, 401);
@@ -261,7 +242,7 @@ async fn a_token_that_is_withdrawn_reads_no_longer() {
     tokio::time::sleep(WATCH_ACCESS * 3).await;
     served.publish(one(3), 8);
     reader.event().await;
-    gate.0.store(false, Ordering::Relaxed);
+    known.store(false, Ordering::Relaxed);
     let begun = Instant::now();
     let rest = reader.rest().await;
     assert_eq!(rest[rest.len() - 2], ": InvalidToken");
