@@ -106,10 +106,6 @@ test-e2e: image ## The product installed from its image and manifests on a node 
 test-origin-clients: ## Part of test-e2e that needs no cluster: SnakeYAML and Go's yaml read the old form (mvn, go)
 	@cargo test --quiet --locked --package external-ip-controller --test e2e -- the_golden_documents
 
-.PHONY: test-announce
-test-announce: ## A real Redis Cluster that announces external addresses (redis-server, pip; root or user namespaces)
-	@tests/announce/run
-
 .PHONY: test-java
 test-java: ## The Java client on its own (mvn; offline after the first time)
 	@cd clients/java && mvn -q -B verify
@@ -118,10 +114,15 @@ test-java: ## The Java client on its own (mvn; offline after the first time)
 test-stores: image ## Real data stores on a node, their clients outside (minutes; needs python3 with pip)
 	@IMAGE=$(image) REQUIRE_NODE=1 cargo test --quiet --locked --package external-ip-controller --test e2e -- --ignored --nocapture stores::
 
+.PHONY: test-clients
+test-clients: ## redis-py, ioredis and redis-rs by the live map, against a real Redis Cluster (redis-server, npm, pip; root or user namespaces)
+	@clients/test/run
+
 .PHONY: lint
 lint: ## Format, clippy, generated files
 	@cargo fmt --all -- --check
 	@cargo fmt --manifest-path fuzz/Cargo.toml -- --check
+	@cargo fmt --manifest-path clients/redis-rs/Cargo.toml -- --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@manifests/generate --check
 

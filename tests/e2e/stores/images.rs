@@ -15,12 +15,8 @@ const MADE_BY: [&str; 2] = ["tests/stores/root", "tests/stores/infinispan-server
 /// The archive of a store's image under the name that its example asks for. Made once for each state of what it is made
 /// by, and kept beside the cluster's programs; may be deleted at any time.
 pub(super) fn archive(store: &str, image: &Image) -> PathBuf {
-    let mut state = DefaultHasher::new();
-    for path in MADE_BY {
-        std::fs::read(root().join(path)).unwrap().hash(&mut state);
-    }
-    image.name.hash(&mut state);
-    let directory = cache().join(format!("{store}-{:016x}", state.finish()));
+    let made_by = MADE_BY.map(|path| root().join(path));
+    let directory = cache().join(format!("{store}-{:016x}", state(&made_by, &image.name)));
     let archive = directory.join("image.tar");
     if !archive.exists() {
         say(&format!("making the image {} (once)", image.name));
@@ -33,6 +29,16 @@ pub(super) fn archive(store: &str, image: &Image) -> PathBuf {
         std::fs::remove_dir_all(&files).unwrap();
     }
     archive
+}
+
+/// What these files hold, for the name of the directory of what is made by them.
+pub(super) fn state(files: &[PathBuf], name: &str) -> u64 {
+    let mut state = DefaultHasher::new();
+    for file in files {
+        std::fs::read(file).unwrap().hash(&mut state);
+    }
+    name.hash(&mut state);
+    state.finish()
 }
 
 /// Where what the stores' tests fetch and build is kept.

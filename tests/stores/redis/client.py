@@ -6,79 +6,44 @@ Each line of input is answered by a line of JSON: what was done since the one be
 
 import json
 import os
-import ssl
+import pathlib
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 
-from redis.backoff import ConstantBackoff
-from redis.cluster import PRIMARY, ClusterNode, RedisCluster
-from redis.exceptions import ConnectionError, RedisError
-from redis.retry import Retry
+sys.path.insert(0, str(pathlib.Path(__file__).parents[3] / "clients/python"))
+import external_ip  # noqa: E402
+from redis.backoff import ConstantBackoff  # noqa: E402
+from redis.exceptions import RedisError  # noqa: E402
+from redis.retry import Retry  # noqa: E402
 
 KEYS = 1000
 # One operation is tried for this long, in seconds: longer than a pod takes to be replaced.
 PATIENCE, PAUSE = 30, 0.1
 
 
-class Map:
-    """The external address of each member: `nat-map` from a file, or the document of one cluster by HTTPS."""
-
-    def __init__(self, where, ca, token):
-        self.where, self.token = where, token
-        self.context = ssl.create_default_context(cafile=ca) if where.startswith("https:") else None
-        self.addresses = self.read()
-        threading.Thread(target=self.follow, daemon=True).start()
-
-    def read(self):
-        if self.context is None:
-            with open(self.where) as file:
-                return {key: (at["host"], at["port"]) for key, at in json.load(file).items()}
-        with open(self.token) as file:
-            token = file.read().strip()
-        request = urllib.request.Request(self.where, headers={"Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(request, timeout=5, context=self.context) as answer:
-            document = json.load(answer)
-        return {
-            f"{entry['internal']['ips'][0]}:{port['internal']}": (entry["external"]["ips"][0], port["external"])
-            for entry in document["entries"]
-            if entry["state"] == "Routed"
-            for port in entry["ports"]
-        }
-
-    def follow(self):
-        while True:
-            time.sleep(0.2)
-            try:
-                self.addresses = self.read()
-            except (OSError, ValueError, urllib.error.URLError):
-                pass  # the last good one stays
-
-    def external(self, address):
-        """For `address_remap`: raises for an address that nobody outside can reach, instead of waiting for it."""
-        addresses = self.addresses
-        if address in addresses.values():
-            return address
-        try:
-            return addresses[f"{address[0]}:{address[1]}"]
-        except KeyError:
-            raise ConnectionError(f"{address[0]}:{address[1]} has no external address in the map") from None
+def the_map():
+    """`nat-map` from a file, or the document of one cluster by HTTPS."""
+    where = os.environ["EXTERNAL_IP_MAP"]
+    if not where.startswith("https:"):
+        return external_ip.AddressMap.file(where)
+    url = urllib.parse.urlsplit(where)
+    *_, namespace, cluster = url.path.split("/")
+    files = os.environ["EXTERNAL_IP_CA_FILE"], os.environ["EXTERNAL_IP_TOKEN_FILE"]
+    return external_ip.AddressMap(f"https://{url.netloc}", namespace, cluster, *files)
 
 
-def follow_redirects(client, external):
-    """redis-py maps the slots table only: here also the addresses in MOVED and ASK. One who holds no slot yet is in no table."""
-    manager = client.nodes_manager
-    known = manager.get_node
-
-    def get_node(host=None, port=None, node_name=None):
-        if node_name:
-            host, _, port = node_name.rpartition(":")
-        host, port = external((host, int(port)))
-        return known(host, port) or manager.nodes_cache.setdefault(f"{host}:{port}", ClusterNode(host, port, PRIMARY))
-
-    manager.get_node = get_node
+def connect():
+    addresses = the_map()
+    addresses.ready(1.5)
+    return external_ip.redis_cluster(
+        addresses,
+        password=os.environ["PASSWORD"],
+        socket_timeout=2,
+        socket_connect_timeout=2,
+        retry=Retry(ConstantBackoff(PAUSE), int(PATIENCE / PAUSE)),
+    )
 
 
 class Load:
@@ -132,21 +97,11 @@ def say(line):
 
 def main():
     begun = time.monotonic()
-    where = Map(os.environ["EXTERNAL_IP_MAP"], os.environ.get("EXTERNAL_IP_CA_FILE"), os.environ.get("EXTERNAL_IP_TOKEN_FILE"))
-    host, port = os.environ["STORE"].rsplit(":", 1)
     try:
-        client = RedisCluster(
-            startup_nodes=[ClusterNode(host, int(port))],
-            password=os.environ["PASSWORD"],
-            address_remap=where.external,
-            socket_timeout=2,
-            socket_connect_timeout=2,
-            retry=Retry(ConstantBackoff(PAUSE), int(PATIENCE / PAUSE)),
-        )
-        follow_redirects(client, where.external)
+        client = connect()
         for number in range(KEYS):
             client.set(f"key-{number}", "0")
-    except RedisError as error:
+    except (TimeoutError, RedisError) as error:
         say({"error": f"{type(error).__name__}: {error}", "after_ms": round((time.monotonic() - begun) * 1000)})
         return
     load = Load(client)

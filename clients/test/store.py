@@ -40,9 +40,10 @@ class Store:
     def _script(self):
         start = ["ip link set lo up"]
         for n in range(1, 5):
-            start += [f"ip address add {inside(n)}/32 dev lo",
+            # the second address is what a replaced pod would have
+            start += [f"ip address add {inside(n)}/32 dev lo", f"ip address add {inside(n + 10)}/32 dev lo",
                       f"mkdir {self.directory}/{n}",
-                      f"redis-server --port {PORT} --bind {inside(n)} --dir {self.directory}/{n} --save '' "
+                      f"redis-server --port {PORT} --bind {inside(n)} {inside(n + 10)} --dir {self.directory}/{n} --save '' "
                       f"--cluster-enabled yes --cluster-announce-ip {inside(n)} --cluster-node-timeout 2000 "
                       f"--unixsocket {self.door(n)} --protected-mode no "
                       "--cluster-allow-replica-migration no &"]
@@ -85,6 +86,31 @@ class Store:
         """How many keys of this prefix are on which server."""
         found = {n: self.ask(n, "--scan", "--pattern", f"{prefix}:*").splitlines() for n in range(1, 5)}
         return {n: len(keys) for n, keys in found.items()}
+
+    def move(self, n, address):
+        """Server n is known inside by another address from now on."""
+        self.ask(n, "CONFIG", "SET", "cluster-announce-ip", address)
+        until("the others know", lambda: all(f"{address}:" in self.ask(m, "CLUSTER", "NODES") for m in range(1, 5)))
+
+    def slot(self, key):
+        return int(self.ask(1, "CLUSTER", "KEYSLOT", key))
+
+    def begin_move(self, slot, home, there):
+        """Until end_move, `home` answers ASK for keys it does not have."""
+        self.ask(there, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.ask(home, "CLUSTER", "MYID"))
+        self.ask(home, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.ask(there, "CLUSTER", "MYID"))
+
+    def end_move(self, slot, home, there):
+        keys = self.ask(home, "CLUSTER", "GETKEYSINSLOT", slot, 1000).splitlines()
+        if keys:
+            self.ask(home, "MIGRATE", inside(there), PORT, "", 0, 5000, "KEYS", *keys)
+        for n in (there, home, *(set(range(1, 5)) - {home, there})):
+            self.ask(n, "CLUSTER", "SETSLOT", slot, "NODE", self.ask(there, "CLUSTER", "MYID"))
+
+    def move_back(self, slot, home, there):
+        self.begin_move(slot, home, there)
+        self.end_move(slot, home, there)
+        self.wait()
 
     def end(self):
         self.servers.send_signal(signal.SIGKILL)
@@ -131,12 +157,16 @@ class Door:
         client.close()
         server.close()
 
+    def cut(self):
+        """Ends all connections, as the end of a pod does."""
+        for client in list(self.open):
+            _end(client)
+
     def close(self):
         """Nobody gets through any more."""
         _end(self.listener)
         self.listener.close()
-        for client in list(self.open):
-            _end(client)
+        self.cut()
 
 
 def _carry(one, other):
