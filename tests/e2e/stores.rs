@@ -3,5 +3,6 @@
 //! `make test-stores`; not part of `make test-e2e`, because they take minutes and fetch the stores.
 
 mod images;
+mod infinispan;
 mod outside;
 mod redis;

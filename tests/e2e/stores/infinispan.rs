@@ -1,0 +1,193 @@
+//! An Infinispan cluster as the guide makes it, and the Hot Rod client with our transport factory outside.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use local_cluster::image::Image;
+use serde_json::{Value, json};
+
+use super::images::{self, run};
+use super::outside::{Client, Files, decoded, follows, objects, program};
+use crate::readme::{Terminal, shell_blocks};
+use crate::rig::{Rig, eventually, root, say};
+use crate::workload::{Entry, Map, Workload};
+
+const INFINISPAN: Workload =
+    Workload { kind: "StatefulSet", namespace: "infinispan", name: "infinispan", annotations: &[] };
+/// Keys the client writes.
+const KEYS: u64 = 1000;
+
+#[test]
+#[ignore = "takes minutes: make test-stores"]
+fn an_infinispan_cluster_is_used_directly_through_all_that_replaces_members() {
+    let image = images::archive("infinispan", &Image::new("quay.io/infinispan/server:16.0"));
+    let jars = Jars::build();
+    let Some(rig) = Rig::installed() else { return };
+    rig.cluster.load_image(&image).unwrap();
+    let guide = std::fs::read_to_string(root().join("docs/stores/infinispan.md")).unwrap();
+    let guide = shell_blocks(&guide);
+    let [install, grow, shrink] = guide.as_slice() else { panic!("{guide:#?}") };
+    let terminal = Terminal::new(&rig);
+    terminal.replace("examples/infinispan.yaml", &without_names(&rig).to_string());
+    rig.made("namespace", "infinispan");
+    let begun = Instant::now();
+    let step = |what: &str| say(&format!("infinispan: {what} after {:?}", begun.elapsed()));
+
+    terminal.types(&rig, install);
+    let map = Map::of_cluster(&rig, "infinispan", "infinispan");
+    let first = INFINISPAN.routed(&rig, &map, 3);
+    let password = password(&rig);
+    let size = |count: u64| {
+        eventually(&format!("{count} members have found each other"), || {
+            let found =
+                stats(&rig, &password, "infinispan-0", "cache-managers/default")["cluster_size"].as_u64();
+            if found == Some(count) { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+    };
+    size(3);
+    step("a cluster of three");
+
+    let files = Files::new("infinispan");
+    let java =
+        |factory: bool| jars.client(&rig, &first[0].address().unwrap().to_string(), &password, factory);
+    let mut blind = java(true);
+    blind.env("EXTERNAL_IP_MAP", files.write("nat-map.json", "{}"));
+    let refused = Client::start(&mut blind).line();
+    let error = refused["error"].as_str().unwrap_or_else(|| panic!("{refused}"));
+    assert!(error.contains("has no external address in the map"), "{refused}");
+    assert!(refused["after_ms"].as_u64().unwrap() < 2000, "{refused}");
+    step(&format!("a client with an empty map has failed as it should: {refused}"));
+
+    let mut follower = java(true);
+    follows(&mut follower, &map, &files);
+    let mut client = Client::start(&mut follower);
+    client.ready();
+    client.all_succeed(2000);
+    let used = Members::used_directly(&rig, &password, 3);
+    step(&format!("all members are used: {used:?}"));
+
+    rig.kubectl(&["-n", "infinispan", "delete", "pod", "infinispan-1", "--grace-period=0", "--force"]);
+    let report = client.all_succeed(2000);
+    let second = INFINISPAN.routed(&rig, &map, 3);
+    assert_eq!(second[1].outside, first[1].outside);
+    INFINISPAN.rolled_out(&rig);
+    size(3);
+    let used = Members::used_directly(&rig, &password, 3);
+    let after = client.all_succeed(2000);
+    step(&format!("infinispan-1 was killed and replaced: {report:?}, {after:?}, {used:?}"));
+
+    terminal.types(&rig, grow);
+    INFINISPAN.routed(&rig, &map, 4);
+    size(4);
+    let report = client.all_succeed(4000);
+    let used = Members::used_directly(&rig, &password, 4);
+    step(&format!("four members: {report:?}, {used:?}"));
+
+    terminal.types(&rig, shrink);
+    let last = INFINISPAN.routed(&rig, &map, 3);
+    size(3);
+    let report = client.all_succeed(2000);
+    step(&format!("three again: {report:?}"));
+    let outside = |entries: &[Entry]| entries.iter().map(|entry| entry.outside.clone()).collect::<Vec<_>>();
+    assert_eq!(outside(&first), outside(&last), "each member has the address it began with");
+}
+
+/// What members say of themselves.
+#[derive(Debug)]
+struct Members {
+    /// Copies of keys.
+    entries: Vec<u64>,
+    /// Writes and reads that clients have asked this member for.
+    operations: Vec<u64>,
+}
+
+impl Members {
+    fn of(rig: &Rig, password: &str, count: usize) -> Self {
+        let mut members = Self { entries: Vec::new(), operations: Vec::new() };
+        for n in 0..count {
+            let said = stats(rig, password, &format!("infinispan-{n}"), "caches/data?action=stats");
+            let number = |name: &str| said[name].as_u64().unwrap_or_default();
+            members.entries.push(number("approximate_entries_in_memory"));
+            members.operations.push(number("retrievals") + number("stores"));
+        }
+        members
+    }
+
+    /// Once clients have brought operations to each of them, and each key has two owners.
+    fn used_directly(rig: &Rig, password: &str, count: usize) -> Self {
+        eventually("all members are used", || {
+            let used = Self::of(rig, password, count);
+            let all = used.operations.iter().all(|operations| *operations > 100);
+            if all && used.entries.iter().sum::<u64>() >= 2 * KEYS {
+                Ok(used)
+            } else {
+                Err(format!("{used:?}"))
+            }
+        })
+    }
+}
+
+/// A document of one member's own interface.
+fn stats(rig: &Rig, password: &str, pod: &str, path: &str) -> Value {
+    let ip = rig.kubectl(&["-n", "infinispan", "get", "pod", pod, "-o", "jsonpath={.status.podIP}"]);
+    let mut curl = rig.cluster.in_node("curl").unwrap();
+    curl.args(["--silent", "--max-time", "5", "--digest", "--user", &format!("app:{password}")]);
+    let out = curl.arg(format!("http://{ip}:11222/rest/v2/{path}")).output().unwrap();
+    serde_json::from_slice(&out.stdout).unwrap_or(Value::Null)
+}
+
+fn password(rig: &Rig) -> String {
+    let users = [
+        "-n",
+        "infinispan",
+        "get",
+        "secret",
+        "infinispan-users",
+        "-o",
+        "jsonpath={.data.users\\.properties}",
+    ];
+    decoded(&rig.kubectl(&users)).trim_start_matches("app=").to_owned()
+}
+
+/// The example for a node without a DNS server: members find each other by multicast there.
+fn without_names(rig: &Rig) -> Value {
+    let mut objects = objects(rig, "examples/infinispan.yaml");
+    let set = objects.iter_mut().find(|object| object["kind"] == "StatefulSet").expect("a StatefulSet");
+    let env = set["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().unwrap();
+    let stack = env.iter_mut().find(|variable| variable["name"] == "STACK").expect("a variable STACK");
+    stack["value"] = json!("tcp");
+    json!({"apiVersion": "v1", "kind": "List", "items": objects})
+}
+
+/// Our module, the test's client and what they stand on.
+struct Jars(String);
+
+impl Jars {
+    fn build() -> Self {
+        let client = root().join("tests/stores/infinispan-client");
+        let build = |directory: &Path, goals: &[&str]| {
+            run(Command::new("mvn").current_dir(directory).args(["-q", "-B"]).args(goals))
+        };
+        build(&root().join("clients/java"), &["compile"]);
+        build(&client, &["compile", "dependency:build-classpath", "-Dmdep.outputFile=target/classpath"]);
+        let others = std::fs::read_to_string(client.join("target/classpath")).unwrap();
+        let classes = |directory: PathBuf| directory.join("target/classes").display().to_string();
+        Self([classes(client), classes(root().join("clients/java")), others.trim().to_owned()].join(":"))
+    }
+
+    /// With `factory` unset it is the client as it comes.
+    fn client(&self, rig: &Rig, at: &str, password: &str, factory: bool) -> Command {
+        let mut java = program(rig, "java");
+        java.args(["-Xmx256m", "-XX:+UseSerialGC", "-cp", &self.0, "Load"]).args([
+            &format!("server_list={at}"),
+            "auth_username=app",
+            &format!("auth_password={password}"),
+            "sasl_mechanism=SCRAM-SHA-256",
+        ]);
+        if factory {
+            java.arg("transport_factory=dev.externalip.hotrod.ExternalIpTransportFactory");
+        }
+        java
+    }
+}
