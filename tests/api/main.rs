@@ -11,8 +11,6 @@ mod documents;
 mod explain;
 mod exposure;
 mod flood;
-mod lease;
-mod library;
 mod lifecycle;
 mod names;
 mod node_port;
@@ -29,5 +27,3 @@ mod split;
 mod static_addresses;
 #[path = "../support/mod.rs"]
 mod support;
-mod watch;
-mod writes;

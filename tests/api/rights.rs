@@ -6,10 +6,10 @@ use local_cluster::{Cluster, Level};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use crate::library::HOME;
 use crate::rig::{ACCOUNT, fetch, install};
 use crate::support::api::Api;
 use crate::support::eventually;
+use crate::support::install::HOME;
 use crate::support::product::{Launch, Ports, Product, free_port};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";

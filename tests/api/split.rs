@@ -6,10 +6,10 @@ use std::time::Duration;
 use local_cluster::{Cluster, Level};
 use serde_json::{Value, json};
 
-use crate::library::HOME;
 use crate::rig::{ACCOUNT, ca, fetch};
 use crate::support::api::Api;
 use crate::support::eventually;
+use crate::support::install::HOME;
 use crate::support::product::{Launch, Ports, Product};
 
 const MAPPING_ACCOUNT: &str = "system:serviceaccount:external-ip-controller:external-ip-mapping";

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
@@ -50,7 +51,9 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn new(rig: &Rig) -> Self {
-        let directory = std::env::temp_dir().join(format!("terminal-{}", std::process::id()));
+        static OPENED: AtomicU32 = AtomicU32::new(0);
+        let number = OPENED.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("terminal-{}-{number}", std::process::id()));
         let checkout = directory.join("checkout");
         std::fs::create_dir_all(&checkout).unwrap();
         std::fs::create_dir_all(directory.join("bin")).unwrap();

@@ -1,16 +1,15 @@
-//! The cluster of this binary, whose turn it is, and what is installed on it.
+//! What a test holds: a node, and what is installed on it.
 
 use std::fmt::Debug;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use local_cluster::image::{self, Image};
-use local_cluster::{Cluster, Level};
+use local_cluster::Cluster;
 use serde_json::{Value, json};
 
+use crate::node::{Node, State};
 use crate::outside::Outside;
 
 /// The controller's namespace, Deployment and everything else that has only one name.
@@ -25,28 +24,25 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A running cluster with the images loaded, held by one test.
+/// A node, held by one test.
 pub(crate) struct Rig {
     pub(crate) cluster: &'static Cluster,
     pub(crate) outside: &'static Outside,
-    _turn: MutexGuard<'static, ()>,
+    node: Node,
     /// What to delete at the end of the test: kind and name.
     made: Mutex<Vec<(String, String)>>,
 }
 
 impl Rig {
-    /// Waits for its turn. `None`, after saying why, where no pods can run and nobody requires it.
-    pub(crate) fn take() -> Option<Self> {
-        static TURN: Mutex<()> = Mutex::new(());
-        static SHARED: OnceLock<Option<(Cluster, Outside)>> = OnceLock::new();
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let (cluster, outside) = SHARED.get_or_init(start).as_ref()?;
-        Some(Self { cluster, outside, _turn: turn, made: Mutex::default() })
+    /// Waits for a node. `None`, after saying why, where no pods can run and nobody requires it.
+    fn take(preferred: State) -> Option<Self> {
+        let node = Node::take(preferred)?;
+        Some(Self { cluster: node.cluster(), outside: node.outside(), node, made: Mutex::default() })
     }
 
     /// With the product installed and both replicas ready.
     pub(crate) fn installed() -> Option<Self> {
-        let rig = Self::take()?;
+        let rig = Self::take(State::Installed)?;
         rig.install();
         rig.former_replicas_are_gone(); // of a test that configured it otherwise
         Some(rig)
@@ -76,7 +72,7 @@ impl Rig {
 
     /// With no trace of the product.
     pub(crate) fn bare() -> Option<Self> {
-        let rig = Self::take()?;
+        let rig = Self::take(State::Bare)?;
         if !rig.kubectl(&["get", "namespace", OWN, "--ignore-not-found", "-o", "name"]).is_empty() {
             rig.uninstall();
         }
@@ -84,12 +80,14 @@ impl Rig {
     }
 
     pub(crate) fn install(&self) {
+        self.node.is(State::Installed);
         self.kubectl(&["apply", "-f", MANIFEST]);
         self.kubectl(&["-n", OWN, "rollout", "status", "deployment", OWN, "--timeout=120s"]);
     }
 
     /// As the documentation says it; whether everything is gone then, `uninstall` asks.
     pub(crate) fn uninstall(&self) {
+        self.node.is(State::Bare);
         self.kubectl(&["-n", OWN, "scale", "deployment", OWN, "--replicas=0"]);
         let ours = format!("app.kubernetes.io/name={OWN}");
         self.kubectl(&["-n", OWN, "wait", "--for=delete", "pod", "-l", &ours, "--timeout=90s"]);
@@ -194,40 +192,6 @@ impl Drop for Rig {
         }
         self.tidy();
     }
-}
-
-/// The cluster and the client outside of it; `None` where the node level is neither possible nor required.
-fn start() -> Option<(Cluster, Outside)> {
-    let required = std::env::var("REQUIRE_NODE").as_deref() == Ok("1");
-    let current = Cluster::current().expect("the cluster that the environment names can be used");
-    let level = current.as_ref().map_or(Some(Level::best()), Cluster::level);
-    if level != Some(Level::Node) && !required {
-        say(
-            "SKIPPED: all of e2e but the old map's clients: it needs a node of `make cluster-up`, because it looks into \
-             the node and stands outside of it, and that needs root on Linux (REQUIRE_NODE=1 makes this a failure)",
-        );
-        return None;
-    }
-    let archive = std::env::var_os("IMAGE").map(PathBuf::from);
-    let archive = archive.expect("IMAGE names the archive of the product's image: run `make test-e2e`");
-    let cluster = match current {
-        Some(cluster) => cluster,
-        None => Cluster::for_tests("e2e", Level::Node).expect("a node to test on"),
-    };
-    cluster.load_image(&archive).unwrap();
-    cluster.load_image(&busybox(cluster.dir().unwrap())).unwrap();
-    let outside = Outside::enter(&cluster);
-    Some((cluster, outside))
-}
-
-/// Packs the stand-in for the image that the example names; see the script.
-fn busybox(dir: &Path) -> PathBuf {
-    let (files, archive) = (dir.join("busybox"), dir.join("busybox.tar"));
-    let script = root().join("tests/support/busybox-root");
-    let out = Command::new(script).arg(&files).output().expect("the script starts");
-    assert!(out.status.success(), "busybox-root: {}", String::from_utf8_lossy(&out.stderr));
-    image::pack(&files, &Image::new("busybox:1.37"), &archive).unwrap();
-    archive
 }
 
 /// One line for whoever watches, past the test harness, which keeps the output of tests that pass.

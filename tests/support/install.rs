@@ -5,6 +5,8 @@ use local_cluster::Cluster;
 use super::api::Api;
 use super::eventually;
 
+/// The controller's namespace.
+pub(crate) const HOME: &str = "external-ip-controller";
 /// The account of the manifests: what the product may do here is what it may do there.
 pub(crate) const ACCOUNT: &str = "system:serviceaccount:external-ip-controller:external-ip-controller";
 

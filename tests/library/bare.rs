@@ -1,5 +1,4 @@
-//! Parts of the product on a real API server, without the product: one cluster, one test at a time, since most of
-//! them stop it. They act under the account and the rights of the manifests.
+//! The cluster of this binary, with the account and the rights of the manifests and without the product.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -17,13 +16,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::rig::{ACCOUNT, install};
 use crate::support::api::{Api, config};
+use crate::support::install::{ACCOUNT, HOME, install};
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, product::free_port};
-
-/// The controller's namespace.
-pub(crate) const HOME: &str = "external-ip-controller";
 
 /// The cluster, for one test.
 pub(crate) struct Bare {

@@ -6,9 +6,9 @@ use external_ip_controller::act::lease::{Role, living_holder};
 use external_ip_controller::constants::{LEASE_DURATION, LEASE_RENEW_DEADLINE, LEASE_RETRY};
 use local_cluster::Component;
 
-use crate::library::{Bare, HOME, Replica};
-use crate::rig::ACCOUNT;
+use crate::bare::{Bare, Replica};
 use crate::support::eventually;
+use crate::support::install::{ACCOUNT, HOME};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_released_lease_changes_hands_at_once_with_nothing_but_gets_and_patches() {

@@ -18,9 +18,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::library::Bare;
-use crate::rig::ACCOUNT;
+use crate::bare::Bare;
 use crate::support::api::Api;
+use crate::support::install::ACCOUNT;
 use crate::support::proxy::Wire;
 use crate::support::{eventually, within};
 

@@ -13,9 +13,9 @@ use external_ip_core::service::{GivenUp, SlotService};
 use external_ip_core::settings::{Exposure, ServiceTemplate};
 use serde_json::{Value, json};
 
-use crate::library::{Bare, HOME, Replica, metrics};
-use crate::rig::ACCOUNT;
+use crate::bare::{Bare, Replica, metrics};
 use crate::support::eventually;
+use crate::support::install::{ACCOUNT, HOME};
 
 fn slot(namespace: &str, owner: &str, port: u16) -> SlotService {
     SlotService {
