@@ -68,9 +68,13 @@ test-page: ## The page for people in a real browser (chromium-headless-shell; SC
 	@cargo test --quiet --locked --package external-ip-controller --lib -- --ignored a_browser_shows
 
 .PHONY: test-api
-test-api: ## The product on a real API server with pretended pods
-	@cargo test --quiet --locked --package external-ip-controller --test api -- --test-threads 8 --skip flood::
-	@echo "alone, because it measures:"; cargo test --quiet --locked --package external-ip-controller --test api -- flood::
+test-api: ## The product, and parts of it as a library, on a real API server with pretended pods
+	@cargo test --quiet --locked --package external-ip-controller --test api --test library --no-run
+	@cargo test --quiet --locked --package external-ip-controller --test library > $(target_dir)/library.log 2>&1 & library=$$!; \
+	trap 'kill $$library 2> /dev/null' EXIT; \
+	cargo test --quiet --locked --package external-ip-controller --test api -- --test-threads 10 --skip alone:: || exit; \
+	trap - EXIT; wait $$library; ended=$$?; echo "parts as a library:"; cat $(target_dir)/library.log; exit $$ended
+	@echo "alone, because they measure:"; cargo test --quiet --locked --package external-ip-controller --test api -- --test-threads 1 alone::
 
 .PHONY: test-chaos
 test-chaos: ## A minute of chaos on a real API server, judged by an oracle of its own

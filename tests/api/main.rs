@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here is a failed test
 
 mod access;
+mod alone;
 mod awaiting;
 mod bad_input;
 mod client;
 mod documents;
 mod explain;
 mod exposure;
-mod flood;
 mod lifecycle;
 mod names;
 mod node_port;
