@@ -41,7 +41,7 @@ impl Endpoints {
             return false; // as in Kubernetes: without a selector somebody else writes them, and what is there stays
         }
         let dual = found["spec"]["ipFamilyPolicy"] == "PreferDualStack";
-        let mut changed = false;
+        let mut changed = remove_surplus(server, service);
         for (name, v6) in slices.iter().filter(|(_, v6)| dual || !v6) {
             let wanted = self.slice(server, &found, *v6);
             if server.get(Kind::Slice, name).is_none() {
@@ -70,6 +70,25 @@ impl Endpoints {
             pods.filter(|p| serves(service, p)).filter_map(|p| endpoint(p, v6, not_ready_too)).collect();
         json!({"labels": labels, "endpoints": endpoints, "ports": ports})
     }
+}
+
+/// Slices of the controller that were another Service's and are labelled as this one's now: what they hold, the
+/// Service's own slices hold already.
+fn remove_surplus(server: &mut Server, service: &str) -> bool {
+    let is_surplus = |slice: &&std::sync::Arc<Value>| {
+        let metadata = &slice["metadata"];
+        let of = |label: &str| &metadata["labels"][label];
+        *of(names::SLICE_SERVICE_LABEL) == service
+            && *of(names::SLICE_MANAGED_BY_LABEL) == names::SLICE_CONTROLLER
+            && metadata["name"]
+                .as_str()
+                .and_then(|name| name.rsplit_once('-'))
+                .is_some_and(|(of, _)| of != service)
+    };
+    let surplus = server.all(Kind::Slice).filter(is_surplus);
+    let surplus: Vec<_> =
+        surplus.filter_map(|slice| Some(slice["metadata"]["name"].as_str()?.to_owned())).collect();
+    surplus.iter().filter(|name| server.remove(Kind::Slice, name)).count() > 0
 }
 
 fn serves(service: &Value, pod: &Value) -> bool {

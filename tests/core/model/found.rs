@@ -63,6 +63,22 @@ fn a_slice_that_says_it_is_another_clusters_withdraws_that_clusters_entry() {
     goes_well(SETTING, &[born(2), born(1), Step::Settle, Step::EditSlice { slice: 0, edit }, deliver(2, 1)]);
 }
 
+#[test]
+fn a_slice_that_is_another_services_now_withholds_nobody_for_ever() {
+    goes_well(
+        Setting { not_ready_too: false, ..SETTING },
+        &[
+            born(6),
+            born(2),
+            born(0),
+            Step::Settle,
+            Step::EditService { service: 4, edit: ServiceEdit::NoSelector },
+            Step::EditService { service: 7, edit: ServiceEdit::Unlabel },
+            Step::EditSlice { slice: 1, edit: SliceEdit::Service { service: 2 } },
+        ],
+    );
+}
+
 /// The replica sees the endpoint before it sees the pod behind it, or the pod's end before the endpoint goes.
 #[test]
 fn the_reason_for_a_strange_endpoint_follows_what_becomes_known_of_its_pod() {
