@@ -138,7 +138,10 @@ impl Planner {
     pub fn settle(&mut self, action: &Action, outcome: &Outcome, now: Now) {
         if let Some(cluster) = self.memory.settle(action, outcome, now.monotonic) {
             self.touched.insert(cluster);
-            if matches!(action, Action::CreateService(_)) {
+            // a Service that was to become ours counted: one to be made, or one handed over
+            if *outcome != Outcome::Done
+                && matches!(action, Action::CreateService(_) | Action::UpdateService { .. })
+            {
                 self.touched.append(&mut self.waiting);
             }
         }

@@ -197,3 +197,30 @@ fn a_service_that_is_adopted_does_not_ask_for_what_another_asked_for_and_has() {
         ],
     );
 }
+
+/// A Service that is handed over changes before it is ours, and by then its pod is gone.
+#[test]
+fn who_waits_at_a_limit_is_served_when_a_service_does_not_become_ours() {
+    goes_well(
+        Setting { not_ready_too: false, limits: (64, 3, 1000), ..SETTING },
+        &[
+            Step::Squat { slot: 2, adopt: true },
+            born(2),
+            born(9),
+            Step::Settle,
+            born(0),
+            born(4),
+            born(9),
+            Step::Kubelet { pod: 2 },
+            Step::Kubelet { pod: 2 },
+            Step::Finish { pod: 0, failed: false },
+            Step::Deliver { replica: 0, feed: 0, messages: 2 },
+            born(3),
+            Step::Move { pod: 7, to: Home::Nowhere },
+            Step::Write { replica: 0, which: 0, fate: Fate::Answered },
+            Step::Balance { service: 0, what: Balance::SameAs { service: 0 } },
+            Step::Answers { replica: 0 },
+            Step::Move { pod: 3, to: Home::Nowhere },
+        ],
+    );
+}
