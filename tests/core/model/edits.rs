@@ -3,7 +3,6 @@
 use external_ip_core::names;
 use serde_json::{Value, json};
 
-use crate::balancer::ASKS;
 use crate::judge::Kind;
 use crate::server::{Server, nth};
 use crate::step::{ServiceEdit, SliceEdit};
@@ -147,12 +146,11 @@ fn foreign_slice(server: &mut Server, service: u8, pod: u8) -> bool {
     true
 }
 
-/// People take back what the product cannot repair: slices of their own, Services that are nobody's and have static
-/// addresses, and identities on pods of no cluster.
-pub(crate) fn tidy(server: &mut Server) {
+/// People take back what the product cannot repair: slices of their own, Services that are nobody's and may have one of
+/// the static addresses, and identities on pods of no cluster.
+pub(crate) fn tidy(server: &mut Server, has_pool: bool) {
     for name in server.names(Kind::Service) {
-        let metadata = &server.get(Kind::Service, &name).unwrap()["metadata"];
-        if metadata["labels"]["was-ours"] == "true" && metadata["annotations"][ASKS].is_string() {
+        if has_pool && server.get(Kind::Service, &name).unwrap()["metadata"]["labels"]["was-ours"] == "true" {
             server.delete_service(&name);
         }
     }

@@ -224,3 +224,21 @@ fn who_waits_at_a_limit_is_served_when_a_service_does_not_become_ours() {
         ],
     );
 }
+
+#[test]
+fn a_static_address_that_a_lost_service_has_is_given_again_once_that_is_gone() {
+    goes_well(
+        Setting { not_ready_too: false, pool: 3, ..SETTING },
+        &[
+            born(0),
+            born(1),
+            born(2),
+            Step::Settle,
+            Step::Balance { service: 3, what: Balance::SameAs { service: 1 } },
+            Step::Balance { service: 1, what: Balance::SameAs { service: 2 } },
+            Step::Deliver { replica: 0, feed: 0, messages: 2 },
+            WRITE,
+            Step::EditService { service: 7, edit: ServiceEdit::Unlabel },
+        ],
+    );
+}

@@ -368,7 +368,7 @@ impl<'s> World<'s> {
         self.enable(true);
         let end = self.server.clock + Duration::from_secs(1500); // everything has rested, backed off and been retained
         while self.server.clock < end {
-            edits::tidy(&mut self.server);
+            edits::tidy(&mut self.server, self.pool > 0);
             self.pods.finish_what_has_begun(&mut self.server);
             self.balancer.repair(&mut self.server);
             self.settle()?;
