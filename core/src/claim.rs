@@ -245,6 +245,12 @@ impl<'a> Slots<'a> {
         &self.list
     }
 
+    /// The one of a number.
+    pub fn get(&self, number: u32) -> Option<Slot<'a>> {
+        let index = self.list.binary_search_by_key(&number, |s| s.number).ok()?;
+        Some(self.list[index])
+    }
+
     /// Number and Service of each.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &'a Service)> {
         self.list.iter().map(|s| (s.number, s.service))

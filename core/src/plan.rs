@@ -6,6 +6,7 @@
 //! never shorter.
 
 mod addresses;
+mod alarms;
 mod assign;
 mod gates;
 mod memory;
@@ -13,6 +14,7 @@ mod naming;
 mod notices;
 mod readiness;
 mod sharing;
+mod under_way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,6 +30,7 @@ use crate::resolve::{Answer, Question};
 use crate::service::{GivenUp, SlotService};
 use crate::settings::{Exposure, Retention};
 use crate::state::State;
+use alarms::Alarms;
 use assign::{Assignment, NewSlot, Slot, Turn};
 use memory::Memory;
 use sharing::{Draft, Drafts};
@@ -49,7 +52,7 @@ pub struct Now {
 #[derive(Debug, Default)]
 pub struct Planner {
     touched: BTreeSet<Key>,
-    wakes: BTreeMap<Key, Duration>,
+    wakes: Alarms<Key>,
     /// Clusters that wait at a limit they share with others.
     waiting: BTreeSet<Key>,
     /// When it planned first, seconds since 1970.
@@ -76,16 +79,14 @@ impl Planner {
 
     /// When there may be something to plan though nothing changes.
     pub fn next_wake(&self) -> Option<Duration> {
-        self.wakes.values().min().copied()
+        self.wakes.next()
     }
 
     /// Actions for the clusters touched since the last call or whose time has come. No two of them, nor any still under
     /// way, concern the same object.
     pub fn plan(&mut self, state: &State, now: Now) -> Vec<Action> {
-        let due: Vec<Key> =
-            self.wakes.iter().filter(|(_, at)| **at <= now.monotonic).map(|(k, _)| k.clone()).collect();
-        self.touched.extend(due);
-        if self.memory.forget_seen(state, now.monotonic) {
+        self.touched.extend(self.wakes.due(now.monotonic).cloned());
+        if self.memory.forget_seen(state, &self.touched, now.monotonic) {
             self.touched.append(&mut self.waiting);
         }
         let began = *self.began.get_or_insert(now.wall / 1_000_000);
@@ -95,14 +96,16 @@ impl Planner {
         }
         let mut actions = Vec::new();
         for cluster in std::mem::take(&mut self.touched) {
-            self.wakes.remove(&cluster);
+            self.wakes.cancel(&cluster);
             self.waiting.remove(&cluster);
             let turn = Turn { others_wait: !self.waiting.is_empty(), ..turn };
             let mut plan = ClusterPlan::new(state, &mut self.memory, &cluster, now, turn);
             plan.run();
             actions.append(&mut plan.actions);
             let (wake, waits) = (plan.wake, plan.waits);
-            self.wakes.extend(wake.map(|at| (cluster.clone(), at)));
+            if let Some(at) = wake {
+                self.wakes.set(cluster.clone(), at);
+            }
             self.waiting.extend(waits.then_some(cluster));
         }
         actions
@@ -167,9 +170,8 @@ impl<'a> ClusterPlan<'a> {
 
     fn run(&mut self) {
         let claims = claim::claims(self.state, self.cluster);
-        let reserved: Vec<IpAddr> = self.memory.asked_for().collect();
         let rest = self.state.settings().classes.values().map(|c| c.reuse_after).max().unwrap_or_default();
-        self.memory.ledger.begin(reserved.into_iter(), rest, self.now.monotonic);
+        self.memory.ledger.begin(rest, self.now.monotonic);
         let mut drafts = sharing::drafts(self.state, self.memory, self.cluster);
         let slots = assign::slots(self.state, self.memory, self.cluster, &mut drafts);
         let assignment =
@@ -326,7 +328,8 @@ impl<'a> ClusterPlan<'a> {
     /// Records what dialling the address has shown of this pod.
     fn mark_reachable(&mut self, claim: &Claim<'_>, service: &Service) {
         let key = &service.key;
-        let Some((target, reachable)) = self.memory.dialled(key).filter(|(t, _)| t.pod_uid == claim.pod.uid)
+        let Some((target, reachable)) =
+            self.memory.dialled(self.cluster, key).filter(|(t, _)| t.pod_uid == claim.pod.uid)
         else {
             return;
         };
@@ -373,7 +376,7 @@ impl<'a> ClusterPlan<'a> {
             let slot = &slots[number];
             let Some(service) = slot.settled() else { continue };
             let Some(free_key) = slot.free_key() else { continue };
-            let since = self.memory.free_since(&free_key, self.now.monotonic);
+            let since = self.memory.free_since(self.cluster, &free_key, self.now.monotonic);
             let surplus = assignment.surplus.contains(number);
             // another slot may have a shared one's ports at once: they rest here
             let rest = if slot.home().is_some() { self.reuse_after(service) } else { Duration::ZERO };

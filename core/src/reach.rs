@@ -58,7 +58,7 @@ pub(crate) fn known(settings: &Settings, cluster: &Key, slots: &Slots<'_>, entry
 }
 
 fn service<'a>(slots: &Slots<'a>, entry: &Entry) -> Option<&'a Service> {
-    slots.iter().find(|(number, _)| Some(*number) == entry.slot).map(|(_, service)| service)
+    slots.get(entry.slot?).map(|slot| slot.service)
 }
 
 fn target(settings: &Settings, cluster: &Key, service: &Service, entry: &Entry) -> Option<Target> {

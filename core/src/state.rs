@@ -12,6 +12,7 @@ use crate::names::Key;
 use crate::objects::{Namespace, Node, Pod, Protocol, Service, Slice};
 use crate::settings::{Exposure, Settings};
 use index::Index;
+pub(crate) use index::count;
 pub use versions::{Feed, Seen, Versions};
 
 /// Where pods come from. The selections are disjoint, so a pod that changes its labels leaves one and enters another.

@@ -59,13 +59,20 @@ fn list(ips: &[IpAddr]) -> Vec<String> {
     ips.iter().map(ToString::to_string).collect()
 }
 
-/// What the pod was told, where that is not what its slot has now. A pod that was told nothing and did not ask to be
-/// told has nothing wrong.
+/// Whether a pod has been told an address, or should have been: one that was told nothing and did not ask to be told has
+/// nothing wrong.
+pub fn concerns(pod: &Pod, demand: &Demand<'_>) -> bool {
+    let told = |key: &str| pod.told.contains_key(key);
+    let any = told(names::STAMP_ADDRESS_ANNOTATION) || told(names::STAMP_HOST_ANNOTATION);
+    pod.gate.is_none() && (any || demand.waits)
+}
+
+/// What the pod was told, where that is not what its slot has now.
 pub fn parted(pod: &Pod, demand: &Demand<'_>, now: &SlotAddress) -> Option<(Told, Reason)> {
     let told = |key: &str| pod.told.get(key);
     let (ips, host) = (told(names::STAMP_ADDRESS_ANNOTATION), told(names::STAMP_HOST_ANNOTATION));
     let nothing = ips.is_none() && host.is_none();
-    if pod.gate.is_some() || (nothing && !demand.waits) || !is_whole(now, &demand.ports) {
+    if !concerns(pod, demand) || !is_whole(now, &demand.ports) {
         return None;
     }
     let is = annotations(now, &demand.ports);

@@ -12,7 +12,7 @@ use crate::demand::Demand;
 use crate::names::{self, Key};
 use crate::objects::Service;
 use crate::settings::{Class, Exposure};
-use crate::state::State;
+use crate::state::{State, count};
 
 /// Pods whose last address is remembered; beyond it memory starts over.
 const LAST_KNOWN: usize = 20_000;
@@ -28,7 +28,9 @@ pub(super) struct Ledger {
     last: HashMap<(Key, String), Vec<IpAddr>>,
     /// Since when an address is free.
     freed: HashMap<IpAddr, Duration>,
-    /// Addresses being asked for, by writes under way and by this plan.
+    /// How many writes under way ask for an address.
+    asked: HashMap<IpAddr, usize>,
+    /// Addresses this plan asks for.
     reserved: HashSet<IpAddr>,
 }
 
@@ -63,15 +65,19 @@ impl Ledger {
         any
     }
 
-    /// Begins the plan of a cluster: `under_way` is what unseen writes ask for.
-    pub(super) fn begin(
-        &mut self,
-        under_way: impl Iterator<Item = IpAddr>,
-        longest_rest: Duration,
-        now: Duration,
-    ) {
-        self.reserved = under_way.collect();
+    /// Begins the plan of a cluster.
+    pub(super) fn begin(&mut self, longest_rest: Duration, now: Duration) {
+        self.reserved.clear();
         self.freed.retain(|_, since| *since + longest_rest > now);
+    }
+
+    /// A write that asks for these addresses begins or ends.
+    pub(super) fn under_way<'a>(&mut self, asked: impl Iterator<Item = &'a IpAddr>, begins: bool) {
+        asked.for_each(|ip| count(&mut self.asked, ip, 1, begins));
+    }
+
+    fn is_reserved(&self, ip: &IpAddr) -> bool {
+        self.reserved.contains(ip) || self.asked.contains_key(ip)
     }
 
     fn last(&self, cluster: &Key, pod: &str) -> &[IpAddr] {
@@ -88,7 +94,7 @@ impl Ledger {
         (have, last): (&[IpAddr], &[IpAddr]),
         now: Duration,
     ) -> Result<Vec<IpAddr>, Option<Duration>> {
-        let free = |ip: &&IpAddr| !state.is_held(ip) && !self.reserved.contains(*ip);
+        let free = |ip: &&IpAddr| !state.is_held(ip) && !self.is_reserved(ip);
         let rests_until = |ip: &IpAddr| self.freed.get(ip).map(|since| *since + class.reuse_after);
         let mut picked = Vec::new();
         let (v4, v6) = class.address_families();
@@ -120,7 +126,7 @@ impl Ledger {
         if !class.addresses.is_empty() {
             return self.pick(state, class, (&[], &last), now);
         }
-        let free = last.iter().all(|ip| !state.is_held(ip) && !self.reserved.contains(ip));
+        let free = last.iter().all(|ip| !state.is_held(ip) && !self.is_reserved(ip));
         if !class.service.asks_for_address() || !free {
             return Ok(Vec::new());
         }

@@ -79,10 +79,6 @@ pub(super) struct Spare {
 /// Slot numbers by one of their texts.
 type Numbers<'p> = HashMap<&'p str, Vec<u32>>;
 
-fn is_one<'t>(text: Option<&str>, mut of: impl Iterator<Item = &'t str>) -> bool {
-    text.is_some_and(|text| of.any(|t| t == text))
-}
-
 fn step(exposure: Exposure, why: &Reason) -> Reason {
     let particulars = if why.detail.is_empty() { String::new() } else { format!(" {}", why.detail) };
     Reason::new(Code::SteppedDown, format!("{exposure} instead: {}{particulars}", why.code))
@@ -172,15 +168,12 @@ impl Desk<'_, '_> {
     /// nobody because several pods claimed the identity.
     fn holds(&mut self, index: usize, claim: &Claim<'_>) -> bool {
         let free = |s: &&Slot<'_>| self.result.free.contains(&s.number);
-        let bound = self.slots.values().filter(|s| is_one(s.bound_to.as_deref(), claim.keys()));
-        let blocked = self
-            .slots
-            .values()
-            .filter(|s| s.bound_to.is_none() && is_one(s.kept_for.as_deref(), claim.names()));
         let best = |slots: &mut dyn Iterator<Item = &Slot<'_>>| {
             slots.filter(free).min_by_key(|s| s.rank(claim)).map(|s| s.number)
         };
-        let best = best(&mut bound.into_iter()).or_else(|| best(&mut blocked.into_iter()));
+        let bound = best(&mut claim.keys().flat_map(|key| self.among(&self.by_id, key)));
+        let kept = || claim.names().flat_map(|name| self.among(&self.by_name, name));
+        let best = bound.or_else(|| best(&mut kept().filter(|s| s.bound_to.is_none())));
         best.is_some_and(|number| self.hold(index, claim, number))
     }
 
@@ -278,9 +271,9 @@ impl Desk<'_, '_> {
             let Some(key) = slot.free_key() else { continue };
             if self.result.free.contains(&slot.number) {
                 let wanted = self.result.ready.contains(&slot.number);
-                self.memory.is_ready(&key, wanted, self.turn.now);
+                self.memory.is_ready(self.cluster, &key, wanted, self.turn.now);
             } else {
-                self.memory.is_used(&key);
+                self.memory.is_used(self.cluster, &key);
             }
         }
     }

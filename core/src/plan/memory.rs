@@ -1,11 +1,13 @@
 //! What the leader knows beyond the state: writes under way, objects that rest after a failure, since when slots are
 //! free, which names are taken, which Events were sent.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::Ledger;
+use super::under_way::UnderWay;
 use crate::action::{Action, Event, Outcome};
 use crate::names::{self, Key};
 use crate::objects::{Pod, Readiness};
@@ -14,7 +16,7 @@ use crate::reason::{Code, Reason};
 use crate::resolve::{self, Question, Records};
 use crate::service::SlotService;
 use crate::settings::{Class, Exposure};
-use crate::state::State;
+use crate::state::{State, count};
 
 /// A reported write that the watch has not shown after this long is planned anew: longer than any watch that is not
 /// stale (30 s), so that a slow watch does not cause a second write.
@@ -42,8 +44,43 @@ pub(super) struct Pending {
     pub(super) from: u64,
     /// What the Service will be; `None` for a delete or annotation.
     pub(super) desired: Option<SlotService>,
-    cluster: Key,
-    until: Duration,
+}
+
+impl Pending {
+    /// The Service it creates.
+    fn creates(&self) -> Option<&SlotService> {
+        self.desired.as_ref().filter(|_| self.from == 0)
+    }
+}
+
+/// How many Services are being created, as the state counts those that are there.
+#[derive(Debug, Default)]
+pub(super) struct Creating {
+    slots: HashMap<(Arc<str>, Exposure), usize>,
+    balancers: HashMap<String, usize>,
+    /// Load balancers of all classes.
+    pub(super) load_balancers: usize,
+}
+
+impl Creating {
+    fn take(&mut self, service: &SlotService, begins: bool) {
+        let place = (Arc::clone(&service.key.namespace), service.exposure);
+        count(&mut self.slots, &place, service.slots(), begins);
+        if service.exposure != Exposure::NodePort {
+            count(&mut self.balancers, &service.class, 1, begins);
+            self.load_balancers = self.balancers.values().sum();
+        }
+    }
+
+    /// Slots of a namespace with an exposure.
+    pub(super) fn slots(&self, namespace: &Arc<str>, exposure: Exposure) -> usize {
+        self.slots.get(&(Arc::clone(namespace), exposure)).copied().unwrap_or(0)
+    }
+
+    /// Load balancers of a class.
+    pub(super) fn balancers(&self, class: &str) -> usize {
+        self.balancers.get(class).copied().unwrap_or(0)
+    }
 }
 
 /// A name that somebody else has.
@@ -70,10 +107,8 @@ enum PodChange {
 
 #[derive(Debug, Clone)]
 struct PodWrite {
-    cluster: Key,
     pod: Key,
     what: PodChange,
-    until: Duration,
 }
 
 impl PodWrite {
@@ -93,19 +128,40 @@ struct Rest {
     failures: u32,
 }
 
+/// What is known of one cluster's slots, by Service, or by share.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    pending: HashMap<Key, Pending>,
-    /// By UID.
-    pod_writes: HashMap<String, PodWrite>,
-    resting: HashMap<Key, Rest>,
+struct SlotsMemory {
     free: HashMap<Key, Duration>,
     /// Free slots that are wanted ahead of the pods.
     ready: HashSet<Key>,
+    /// What was dialled last, and whether it answered.
+    dialled: HashMap<Key, (Target, bool)>,
+}
+
+impl SlotsMemory {
+    /// Answers whether anything is left once what is gone is forgotten.
+    fn keep_existing(&mut self, state: &State, cluster: &Key) -> bool {
+        let exists =
+            |service: &Key| state.service(service).is_some_and(|s| s.cluster() == Some(&*cluster.name));
+        self.free.retain(|key, _| exists(&service_of(key)));
+        self.ready.retain(|key| exists(&service_of(key)));
+        self.dialled.retain(|key, _| exists(key));
+        !(self.free.is_empty() && self.ready.is_empty() && self.dialled.is_empty())
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// By Service.
+    pending: UnderWay<Key, Pending>,
+    creating: Creating,
+    /// By UID.
+    pod_writes: UnderWay<String, PodWrite>,
+    resting: HashMap<Key, Rest>,
+    /// By cluster.
+    slots: HashMap<Key, SlotsMemory>,
     taken: HashMap<Key, Taken>,
     refused: HashMap<Key, Reason>,
-    /// By Service: what was dialled last, and whether it answered.
-    dialled: HashMap<Key, (Target, bool)>,
     /// Who has had which address.
     pub(super) ledger: Ledger,
     /// By Service: answers about its load balancer's names that it does not show yet.
@@ -141,34 +197,44 @@ fn service_of(key: &Key) -> Key {
 }
 
 impl Memory {
-    /// Drops what the watches have shown by now, and what has waited too long. Answers whether a creation was given up:
-    /// there is room for another one then.
-    pub(super) fn forget_seen(&mut self, state: &State, now: Duration) -> bool {
+    /// Drops what the watches have shown by now, in the clusters they have touched, and what has waited too long. Answers
+    /// whether a creation was given up: there is room for another one then.
+    pub(super) fn forget_seen(&mut self, state: &State, touched: &BTreeSet<Key>, now: Duration) -> bool {
         let mut given_up = false;
-        self.pending.retain(|key, p| {
-            let seen = state.service(key).map_or(0, |s| s.version);
-            let waits = seen == p.from && p.until > now;
-            given_up |= !waits && seen == 0 && p.from == 0;
-            waits
-        });
-        self.pod_writes.retain(|uid, w| !w.is_seen(uid, state) && w.until > now);
-        self.free.retain(|key, _| state.service(&service_of(key)).is_some());
-        self.dialled.retain(|key, _| state.service(key).is_some());
+        for key in self.pending.to_judge(touched, now) {
+            let seen = state.service(&key).map_or(0, |s| s.version);
+            let Some(from) = self.pending.get(&key).map(|p| p.from) else { continue };
+            if seen != from || self.pending.until(&key) <= Some(now) {
+                given_up |= seen == 0 && from == 0;
+                self.end(&key);
+            }
+        }
+        for uid in self.pod_writes.to_judge(touched, now) {
+            let seen = self.pod_writes.get(&uid).is_some_and(|w| w.is_seen(&uid, state));
+            if seen || self.pod_writes.until(&uid) <= Some(now) {
+                self.pod_writes.end(&uid);
+            }
+        }
+        for cluster in touched {
+            if self.slots.get_mut(cluster).is_some_and(|slots| !slots.keep_existing(state, cluster)) {
+                self.slots.remove(cluster);
+            }
+        }
         self.resolved.retain(|key, answers| {
             state.service(key).is_some_and(|service| resolve::are_news(answers, resolve::annotation(service)))
         });
-        self.ready.retain(|key| state.service(&service_of(key)).is_some());
         self.taken.retain(|_, t| t.until > now);
         self.resting.retain(|_, r| r.until + BACKOFF_REFUSED > now);
         given_up
     }
 
     pub(super) fn note_dialled(&mut self, target: Target, reachable: bool) {
-        self.dialled.insert(target.service.clone(), (target, reachable));
+        let slots = self.slots.entry(target.cluster.clone()).or_default();
+        slots.dialled.insert(target.service.clone(), (target, reachable));
     }
 
-    pub(super) fn dialled(&self, service: &Key) -> Option<&(Target, bool)> {
-        self.dialled.get(service)
+    pub(super) fn dialled(&self, cluster: &Key, service: &Key) -> Option<&(Target, bool)> {
+        self.slots.get(cluster)?.dialled.get(service)
     }
 
     pub(super) fn note_resolved(&mut self, question: Question, ips: Vec<IpAddr>) {
@@ -184,32 +250,34 @@ impl Memory {
     }
 
     /// Services of a cluster that are being created.
-    pub(super) fn creating<'m>(
-        &'m self,
-        cluster: &'m Key,
-    ) -> impl Iterator<Item = (&'m Key, &'m SlotService)> {
-        self.pending
-            .iter()
-            .filter(move |(_, p)| p.from == 0 && p.cluster == *cluster)
-            .filter_map(|(k, p)| Some((k, p.desired.as_ref()?)))
+    pub(super) fn creating<'m>(&'m self, cluster: &Key) -> impl Iterator<Item = (&'m Key, &'m SlotService)> {
+        self.pending.of(cluster).filter_map(|(key, p)| Some((key, p.creates()?)))
     }
 
-    /// Services of all clusters that are being created.
-    pub(super) fn all_creating(&self) -> impl Iterator<Item = &SlotService> {
-        self.pending.values().filter(|p| p.from == 0).filter_map(|p| p.desired.as_ref())
+    /// How many Services of all clusters are being created.
+    pub(super) fn all_creating(&self) -> &Creating {
+        &self.creating
     }
 
     /// When the write to a pod that is under way is given up; it may be one for a cluster the pod has left.
-    pub(super) fn pod_write_expiry(&self, uid: &str) -> Option<Duration> {
-        self.pod_writes.get(uid).map(|write| write.until)
+    pub(super) fn pod_write_expiry(&self, uid: &String) -> Option<Duration> {
+        self.pod_writes.until(uid)
+    }
+
+    /// A write to a Service has ended.
+    fn end(&mut self, service: &Key) {
+        let Some(pending) = self.pending.end(service) else { return };
+        if let Some(creates) = pending.creates() {
+            self.creating.take(creates, false);
+        }
+        self.ledger.under_way(pending.desired.iter().flat_map(|d| &d.asked), false);
     }
 
     /// Notes a write as under way.
     pub(super) fn begin(&mut self, cluster: &Key, action: &Action, now: Duration) {
         let until = now + PENDING_MAX;
         let mut write_pod = |pod: &Key, uid: &String, what| {
-            let write = PodWrite { cluster: cluster.clone(), pod: pod.clone(), what, until };
-            self.pod_writes.insert(uid.clone(), write);
+            self.pod_writes.begin(uid.clone(), cluster.clone(), PodWrite { pod: pod.clone(), what }, until);
         };
         match action {
             Action::LabelPod { key, uid, pod_id } => write_pod(key, uid, PodChange::Identity(pod_id.clone())),
@@ -232,14 +300,18 @@ impl Memory {
             | Action::MarkRouted { .. }
             | Action::RecordEvent(_) => return,
         };
-        self.pending.insert(key.clone(), Pending { from, desired, cluster: cluster.clone(), until });
+        self.end(key);
+        let pending = Pending { from, desired };
+        if let Some(creates) = pending.creates() {
+            self.creating.take(creates, true);
+        }
+        self.ledger.under_way(pending.desired.iter().flat_map(|d| &d.asked), true);
+        self.pending.begin(key.clone(), cluster.clone(), pending, until);
     }
 
     /// When the oldest write under way for a cluster is given up.
     pub(super) fn expiry(&self, cluster: &Key) -> Option<Duration> {
-        let services = self.pending.values().filter(|p| p.cluster == *cluster).map(|p| p.until);
-        let pods = self.pod_writes.values().filter(|w| w.cluster == *cluster).map(|w| w.until);
-        services.chain(pods).min()
+        self.pending.expiry(cluster).into_iter().chain(self.pod_writes.expiry(cluster)).min()
     }
 
     /// Takes a report; answers the cluster to look at again.
@@ -279,10 +351,10 @@ impl Memory {
             }
         }
         if let Some(service) = action.service() {
-            self.pending.remove(service);
+            self.end(service);
         }
         if let Some(uid) = action.pod() {
-            self.pod_writes.remove(uid);
+            self.pod_writes.end(uid);
         }
         cluster
     }
@@ -300,10 +372,10 @@ impl Memory {
     /// The object an action rests under, and its cluster where that is still known.
     fn concerns(&self, action: &Action) -> Option<(Key, Option<Key>)> {
         if let Some(uid) = action.pod() {
-            return Some((pod_key(uid), self.pod_writes.get(uid).map(|w| w.cluster.clone())));
+            return Some((pod_key(uid), self.pod_writes.cluster(uid).cloned()));
         }
         let key = action.service()?;
-        let cluster = self.pending.get(key).map(|p| p.cluster.clone());
+        let cluster = self.pending.cluster(key).cloned();
         let object = match action {
             Action::CreateService(desired) => creation_key(key, desired.exposure),
             _ => key.clone(),
@@ -327,33 +399,37 @@ impl Memory {
     }
 
     /// Since when a slot is free; from now on where that is new.
-    pub(super) fn free_since(&mut self, service: &Key, now: Duration) -> Duration {
-        *self.free.entry(service.clone()).or_insert(now)
+    pub(super) fn free_since(&mut self, cluster: &Key, service: &Key, now: Duration) -> Duration {
+        let slots = self.slots.entry(cluster.clone()).or_default();
+        *slots.free.entry(service.clone()).or_insert(now)
     }
 
     /// Notes a free slot, and whether it is wanted ahead of the pods. Retention begins when it is not wanted any more.
-    pub(super) fn is_ready(&mut self, service: &Key, wanted: bool, now: Duration) {
-        let before = self.ready.contains(service);
+    pub(super) fn is_ready(&mut self, cluster: &Key, service: &Key, wanted: bool, now: Duration) {
+        let slots = self.slots.entry(cluster.clone()).or_default();
+        let before = slots.ready.contains(service);
         if before && !wanted {
-            self.ready.remove(service);
-            self.free.insert(service.clone(), now);
+            slots.ready.remove(service);
+            slots.free.insert(service.clone(), now);
         } else if wanted && !before {
-            self.ready.insert(service.clone());
+            slots.ready.insert(service.clone());
         }
-        self.free_since(service, now);
+        self.free_since(cluster, service, now);
     }
 
-    pub(super) fn known_free_since(&self, service: &Key) -> Option<Duration> {
-        self.free.get(service).copied()
+    pub(super) fn known_free_since(&self, cluster: &Key, service: &Key) -> Option<Duration> {
+        self.slots.get(cluster)?.free.get(service).copied()
     }
 
-    pub(super) fn is_used(&mut self, service: &Key) {
-        self.ready.remove(service);
-        self.free.remove(service);
+    pub(super) fn is_used(&mut self, cluster: &Key, service: &Key) {
+        if let Some(slots) = self.slots.get_mut(cluster) {
+            slots.ready.remove(service);
+            slots.free.remove(service);
+        }
     }
 
     pub(super) fn forget_free(&mut self) {
-        self.free.clear();
+        self.slots.values_mut().for_each(|slots| slots.free.clear());
     }
 
     /// Whether a name belongs to somebody who does not hand it over.
@@ -375,11 +451,6 @@ impl Memory {
         let may_ask = |ip: &&IpAddr| class.addresses.is_empty() || class.addresses.contains(ip);
         let is_anothers = |ip: &IpAddr| state.holders(ip).any(|other| other.key != *service);
         taken.addresses.iter().filter(may_ask).filter(|ip| !is_anothers(ip)).copied().collect()
-    }
-
-    /// What the writes under way ask for.
-    pub(super) fn asked_for(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.pending.values().filter_map(|p| p.desired.as_ref()).flat_map(|d| d.asked.iter().copied())
     }
 
     /// Names of a cluster's slots that somebody else has.

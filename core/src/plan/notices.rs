@@ -1,12 +1,14 @@
 //! Events: what somebody has to act on, told on the pod and on its owner.
 
+use std::cell::LazyCell;
+use std::ops::Deref;
+
 use super::memory::creation_key;
 use super::sharing::Drafts;
 use super::{Assignment, ClusterPlan};
 use crate::action::{Action, Event};
 use crate::addresses;
 use crate::claim::{Claim, Slots};
-use crate::demand::Demand;
 use crate::mapping;
 use crate::names::{self, Key};
 use crate::objects::Pod;
@@ -16,6 +18,10 @@ use crate::told;
 
 impl ClusterPlan<'_> {
     pub(super) fn notify(&mut self, claims: &[Claim<'_>], assignment: &Assignment, drafts: &Drafts<'_>) {
+        let state = self.state;
+        let cluster = self.cluster;
+        // few pods need them, and all the same ones
+        let slots = LazyCell::new(|| Slots::of(state, cluster));
         for (index, claim) in claims.iter().enumerate() {
             let refused =
                 assignment.refused.iter().find(|(i, _)| *i == index).map(|(_, reason)| reason.clone());
@@ -24,6 +30,7 @@ impl ClusterPlan<'_> {
             let reasons: Vec<Reason> = standing
                 .into_iter()
                 .chain(self.of_slot(claim, slot, drafts))
+                .chain(self.of_told(claim, &slots))
                 .chain(self.of_pod(claim))
                 .collect();
             for reason in reasons.into_iter().filter(|r| r.code.needs_attention()) {
@@ -60,14 +67,15 @@ impl ClusterPlan<'_> {
             if self.state.shares_external_address(service) {
                 reasons.push(Reason::new(Code::DuplicateExternalAddress, format!("Service {}", key.name)));
             }
-            let tells = |demand: &Demand<'_>| demand.waits || !claim.pod.told.is_empty();
-            if let Some(demand) = claim.demand.as_ref().ok().filter(|demand| tells(demand)) {
-                let slots = Slots::of(self.state, self.cluster);
-                let now = mapping::shown_address(self.state, self.cluster, claim, &slots).ok();
-                reasons.extend(now.and_then(|now| told::parted(claim.pod, demand, &now)).map(|(_, r)| r));
-            }
         }
         reasons
+    }
+
+    /// What a pod was told that is not so any more.
+    fn of_told<'s>(&self, claim: &Claim<'_>, slots: &impl Deref<Target = Slots<'s>>) -> Option<Reason> {
+        let demand = claim.demand.as_ref().ok().filter(|demand| told::concerns(claim.pod, demand))?;
+        let now = mapping::shown_address(self.state, self.cluster, claim, slots).ok()?;
+        told::parted(claim.pod, demand, &now).map(|(_, reason)| reason)
     }
 
     fn of_pod(&self, claim: &Claim<'_>) -> Option<Reason> {

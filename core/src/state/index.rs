@@ -172,7 +172,12 @@ impl Index {
 }
 
 /// Counts up or down; what is not there is not held.
-fn count<K: std::hash::Hash + Eq + Clone>(counts: &mut HashMap<K, usize>, key: &K, by: usize, up: bool) {
+pub(crate) fn count<K: std::hash::Hash + Eq + Clone>(
+    counts: &mut HashMap<K, usize>,
+    key: &K,
+    by: usize,
+    up: bool,
+) {
     let count = counts.entry(key.clone()).or_default();
     *count = if up { *count + by } else { count.saturating_sub(by) };
     if *count == 0 {

@@ -155,7 +155,7 @@ impl Desk<'_, '_> {
     pub(super) fn rested_at(&self, slot: &Slot<'_>) -> Option<Duration> {
         let class = self.state.settings().class_of(slot.settled()?);
         let rest = class.map_or(Duration::ZERO, |c| c.reuse_after);
-        Some(self.memory.known_free_since(&slot.free_key()?).unwrap_or(self.turn.now) + rest)
+        Some(self.memory.known_free_since(self.cluster, &slot.free_key()?).unwrap_or(self.turn.now) + rest)
     }
 
     /// The limit that forbids a further slot. What is being made counts as made.
@@ -168,13 +168,10 @@ impl Desk<'_, '_> {
     ) -> Option<Reason> {
         let of_cluster = self.slots.values().filter(|s| s.exposure == exposure).count();
         let mut counts = Counts::of(self.state, self.cluster, class_name, exposure, of_cluster);
-        for creating in self.memory.all_creating() {
-            let balancer = creating.exposure != Exposure::NodePort;
-            let here = creating.key.namespace == self.cluster.namespace && creating.exposure == exposure;
-            counts.namespace += if here { creating.slots() } else { 0 };
-            counts.class += usize::from(balancer && creating.class == class_name);
-            counts.installation += usize::from(balancer);
-        }
+        let creating = self.memory.all_creating();
+        counts.namespace += creating.slots(&self.cluster.namespace, exposure);
+        counts.class += creating.balancers(class_name);
+        counts.installation += creating.load_balancers;
         // each made ahead is a dedicated load balancer
         let spares = if exposure == Exposure::Dedicated { self.result.spare.len() } else { 0 };
         counts.cluster += spares;
