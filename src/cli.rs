@@ -73,6 +73,13 @@ pub enum Command {
     /// Counts what a rolling update needs on top. With --config it needs no cluster; else the installation's
     /// configuration is read, and what other clusters use counts for the limits.
     Plan(Plan),
+    /// Have Services made anew that cannot become what their class says, the new address first.
+    ///
+    /// A load balancer class, an exposure or a pool that has changed concerns new Services only: changing one that is
+    /// there would take its pod's address away. This asks the controller for new ones, one after the other: each pod
+    /// keeps its address until the new one leads to it, and the former Service goes when reuseAfter of its class is
+    /// over. Needs the right to change Services in the cluster's namespace.
+    Recreate(Recreate),
     /// Show the classes that pods may ask for with the annotation external-ip.dev/class.
     Classes(Classes),
 }
@@ -140,6 +147,29 @@ pub struct Plan {
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t = Form::Text)]
     pub output: Form,
+    /// Where from.
+    #[command(flatten)]
+    pub source: Source,
+}
+
+/// Arguments of `recreate`.
+#[derive(Debug, Args)]
+pub struct Recreate {
+    /// The cluster, as NAMESPACE/CLUSTER, or CLUSTER in the namespace of --namespace.
+    #[arg(value_name = "NAMESPACE/CLUSTER")]
+    pub cluster: String,
+    /// Services that are as their class says, too.
+    #[arg(long)]
+    pub all: bool,
+    /// Only say which.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How many at a time; each needs one more load balancer or node port while its pod moves.
+    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub at_once: u16,
+    /// How long to wait for the next address, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "600")]
+    pub timeout: u64,
     /// Where from.
     #[command(flatten)]
     pub source: Source,

@@ -1,4 +1,4 @@
-//! What people ask at a terminal: `explain`, `map`, `classes`, `plan`. Answered from the API server with the caller's own rights
+//! What people ask at a terminal: `explain`, `map`, `classes`, `plan`, `recreate`. Answered from the API server with the caller's own rights
 //! and the controller's own functions, so that they work while no controller does.
 
 mod classes;
@@ -6,6 +6,7 @@ mod configuration;
 mod explain;
 mod map;
 mod plan;
+mod recreate;
 mod seen;
 mod table;
 
@@ -22,6 +23,7 @@ pub use classes::run as classes;
 pub use explain::run as explain;
 pub use map::run as map;
 pub use plan::run as plan;
+pub use recreate::run as recreate;
 
 /// A caller's way to the cluster.
 struct Caller {

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Map(args) => block_on(inspect::map(args)),
         Command::Plan(args) => block_on(inspect::plan(args)),
         Command::Classes(args) => block_on(inspect::classes(args)),
+        Command::Recreate(args) => block_on(inspect::recreate(args)),
         Command::Cleanup(args) => {
             block_on(async { cleanup::run(&client::from_environment().await?, args).await })
         }

@@ -55,7 +55,13 @@ pub fn is_unserved(class: &Class, service: &Service) -> bool {
 
 /// What a slot has besides what its class and its claim say. It is published all the same: it is true.
 pub fn drift(class: &Class, service: &Service) -> Option<Reason> {
-    if service.exposure() != Exposure::Dedicated {
+    let exposure = service.exposure();
+    if !class.exposure.contains(&exposure) {
+        let wanted: Vec<&str> = class.exposure.iter().map(|e| e.as_str()).collect();
+        let detail = format!("exposure {exposure}, class: {}", wanted.join(", "));
+        return Some(Reason::new(Code::ClassChanged, detail));
+    }
+    if exposure == Exposure::NodePort {
         return None;
     }
     let given: Vec<IpAddr> = service.given().collect();
@@ -67,6 +73,9 @@ pub fn drift(class: &Class, service: &Service) -> Option<Reason> {
         let found = found_class.unwrap_or("none");
         let detail = format!("loadBalancerClass {found}, class: {}", wanted_class.unwrap_or_default());
         return Some(Reason::new(Code::ClassChanged, detail));
+    }
+    if exposure == Exposure::Shared {
+        return None;
     }
     if !class.addresses.is_empty()
         && held().next().is_some()

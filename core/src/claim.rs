@@ -167,7 +167,8 @@ pub struct Rank {
 pub enum Stage {
     /// It has its address, and the class wants its exposure.
     Wanted,
-    /// It has its address, by an exposure the class does not know any more.
+    /// It has its address, and is to go: by an exposure the class does not know any more, or because another Service is
+    /// asked for in its place.
     Former,
     /// It waits for its address.
     Waiting,
@@ -179,7 +180,7 @@ impl Stage {
     /// Of a slot's Service, with the exposures of its pod's class.
     pub fn of(service: &Service, exposures: &[Exposure]) -> Self {
         match (service.has_address(), service.is_overdue()) {
-            (true, _) if exposures.contains(&service.exposure()) => Self::Wanted,
+            (true, _) if exposures.contains(&service.exposure()) && !service.gives_way() => Self::Wanted,
             (true, _) => Self::Former,
             (false, false) => Self::Waiting,
             (false, true) => Self::Overdue,

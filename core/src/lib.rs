@@ -29,6 +29,7 @@ pub mod objects;
 pub mod plan;
 pub mod reach;
 pub mod reason;
+pub mod recreate;
 pub mod resolve;
 pub mod service;
 pub mod settings;

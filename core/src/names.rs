@@ -72,6 +72,8 @@ pub const EXPOSURE_ANNOTATION: &str = "external-ip.dev/exposure";
 pub const ASKED_ANNOTATION: &str = "external-ip.dev/asked-address";
 /// `"true"` hands a foreign Service over to us on purpose.
 pub const ADOPT_ANNOTATION: &str = "external-ip.dev/adopt";
+/// `"true"` on a slot's Service asks for another one in its place; it goes when that has its address.
+pub const RECREATE_ANNOTATION: &str = "external-ip.dev/recreate";
 /// Written by the leader on a Service that gave a held pod no address in time: until when pods of its class are not
 /// held (RFC 3339).
 pub const IN_VAIN_ANNOTATION: &str = "external-ip.dev/awaited-in-vain";

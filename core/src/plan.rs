@@ -203,6 +203,9 @@ impl<'a> ClusterPlan<'a> {
             let pod_id = spare.name.as_ref().map(|name| names::pod_id_of_name(&self.cluster.name, name));
             self.make(SlotService { pod_id, pod: spare.name.clone().unwrap_or_default(), ..desired });
         }
+        for service in assignment.hoped.iter().filter_map(|(_, number)| slots[number].settled()) {
+            self.mark_overdue(service);
+        }
         self.release(&slots, &assignment, &mut drafts);
         for draft in drafts.values() {
             self.share(draft);
@@ -378,8 +381,10 @@ impl<'a> ClusterPlan<'a> {
             let Some(free_key) = slot.free_key() else { continue };
             let since = self.memory.free_since(self.cluster, &free_key, self.now.monotonic);
             let surplus = assignment.surplus.contains(number);
-            // another slot may have a shared one's ports at once: they rest here
-            let rest = if slot.home().is_some() { self.reuse_after(service) } else { Duration::ZERO };
+            // another slot may have a shared one's ports at once: they rest here. Clients still go where a pod has been
+            // moved from on purpose
+            let rests = slot.home().is_some() || service.gives_way();
+            let rest = if rests { self.reuse_after(service) } else { Duration::ZERO };
             let expiry = match self.retention(service) {
                 _ if surplus => since + rest,
                 Retention::For(kept) => since + kept.max(rest),

@@ -175,7 +175,7 @@ reasons! {
     OtherAddress: "the load balancer has given another address than the slot asks for",
         "see the Service's Events; the load balancer must know the class's addresses and read the field that asks for one";
     ClassChanged: "the slot's Service is not what its class says, and would lose its address by becoming it",
-        "nothing, if the address shall stay; else delete the Service: a new one is made as the class says";
+        "nothing, if the address shall stay; else external-ip-controller recreate CLUSTER, which brings the new address first";
     ServiceChanging: "the slot's Service is being changed to what the pod exposes",
         "wait; it takes one write";
     ServiceDeleted: "the slot's Service is being deleted",

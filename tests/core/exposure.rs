@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use external_ip_core::mapping::EntryState;
-use external_ip_core::settings::{DEFAULT_CLASS, Exposure, Settings};
+use external_ip_core::settings::{DEFAULT_CLASS, Exposure, Retention, Settings};
 use serde_json::json;
 
 use crate::world::World;
@@ -138,6 +138,39 @@ fn an_address_that_does_not_come_in_time_is_replaced_by_the_next_exposure() {
 }
 
 #[test]
+fn where_no_load_balancer_gives_an_address_each_exposure_has_its_time_and_the_last_one_stays() {
+    let mut world = exposing(&[Exposure::Dedicated, Exposure::Shared, Exposure::NodePort], |_| {});
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    world.load_balancer = false;
+    world.pod("c-0").admitted().set("/spec/nodeName", json!("one")).create();
+    world.pass(Duration::from_secs(125));
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-shared-0"]);
+    world.pass(Duration::from_secs(125));
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101"]);
+    world.pass(Duration::from_secs(40));
+    assert_eq!(world.services.len(), 1, "{:?}", world.services.keys());
+    world.take_writes();
+    world.pass(Duration::from_secs(3600));
+    assert!(world.take_writes().is_empty());
+}
+
+#[test]
+fn a_load_balancer_that_never_gives_an_address_is_not_asked_again_and_again() {
+    let mut world = exposing(&[Exposure::Dedicated, Exposure::Shared], |_| {});
+    world.load_balancer = false;
+    world.pod("c-0").admitted().create();
+    world.pass(Duration::from_secs(300));
+    assert_eq!(world.summary("c"), ["c-0 Pending NoLoadBalancer"]);
+    world.take_writes();
+    world.pass(Duration::from_secs(3600));
+    assert!(world.take_writes().is_empty());
+    world.load_balancer = true;
+    world.settle();
+    assert!(world.summary("c")[0].starts_with("c-0 Routed"), "{:?}", world.summary("c"));
+    assert_eq!(world.services.len(), 1);
+}
+
+#[test]
 fn a_changed_exposure_takes_effect_as_pods_are_made_again() {
     let mut world = exposing(&[Exposure::Dedicated], |_| {});
     world.pod("c-0").stamped().set("/spec/nodeName", json!("one")).create();
@@ -149,7 +182,9 @@ fn a_changed_exposure_takes_effect_as_pods_are_made_again() {
     world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
     world.take_writes();
     world.settle();
-    assert!(world.take_writes().is_empty(), "pods that are there keep their addresses");
+    assert_eq!(world.take_writes(), ["record_event"; 3], "pods that are there keep their addresses");
+    let told = |object: (&str, &str)| (object.0.to_owned(), object.1.to_owned(), "ClassChanged".to_owned());
+    assert_eq!(world.events, [("Pod", "c-0"), ("StatefulSet", "c"), ("Pod", "c-1")].map(told));
     assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2", "c-1 Routed 203.0.113.3"]);
     world.delete_pod("c-1");
     let now = world.seconds();
@@ -157,4 +192,32 @@ fn a_changed_exposure_takes_effect_as_pods_are_made_again() {
     world.settle();
     assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2", "c-1 Routed 203.0.113.101"]);
     assert_eq!(world.take_writes(), ["create_service", "delete_service"]);
+}
+
+#[test]
+fn a_pod_stays_at_its_former_address_while_a_load_balancer_is_slower_than_the_retention() {
+    let mut world = node_port(|_| {});
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    world.pod("c-0").stamped().set("/spec/nodeName", json!("one")).create();
+    world.settle();
+    let mut settings = Settings::default();
+    let class = settings.classes.get_mut(DEFAULT_CLASS).unwrap();
+    class.retention = Retention::For(Duration::from_secs(1));
+    world.restart(settings);
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    world.load_balancer = false;
+    world.delete_pod("c-0");
+    let now = world.seconds();
+    world.pod("c-0").stamped().set("/spec/nodeName", json!("one")).created(now).create();
+    world.take_writes();
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101"]);
+    let told = |object: (&str, &str)| (object.0.to_owned(), object.1.to_owned(), "NoLoadBalancer".to_owned());
+    assert_eq!(world.events, [("Pod", "c-0"), ("StatefulSet", "c")].map(told), "why it is still there");
+    let writes = ["annotate_service", "create_service", "record_event", "record_event"];
+    assert_eq!(world.take_writes(), writes, "one Service is made, and it is overdue once");
+    world.load_balancer = true;
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2"]);
+    assert_eq!(world.services.len(), 1, "{:?}", world.services.keys());
 }

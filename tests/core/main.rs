@@ -22,6 +22,7 @@ mod names;
 mod plan;
 mod reach;
 mod readiness;
+mod recreate;
 mod sharing;
 mod stamp;
 mod world;

@@ -219,7 +219,9 @@ fn a_class_that_shares_from_now_on_moves_pods_as_they_are_made_again() {
     world.restart(settings);
     world.take_writes();
     world.settle();
-    assert!(world.take_writes().is_empty());
+    // pods and owner are told that they are not as the class says: nothing else
+    assert_eq!(world.take_writes(), ["record_event"; 3]);
+    assert!(world.events.iter().all(|(_, _, code)| code == "ClassChanged"), "{:?}", world.events);
     world.delete_pod("c-1");
     let now = world.seconds();
     world.pod("c-1").created(now).admitted().create();

@@ -46,7 +46,7 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         }
         Standing::Routed(slot, external) => (Some(slot.number), EntryState::Routed, None, Some(external)),
     };
-    let drift = slot.and_then(|number| drift(state, cluster, claim, number));
+    let drift = slot.and_then(|number| drift(claim, slots, number));
     // a pod that has ended keeps its last address in its status, but the address may be another's by now
     let has_address = !pod.finished && !pod.host_network;
     Entry {
@@ -70,11 +70,9 @@ pub(super) fn entry(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
     }
 }
 
-fn drift(state: &State, cluster: &Key, claim: &Claim<'_>, number: u32) -> Option<Drift> {
+fn drift(claim: &Claim<'_>, slots: &Slots<'_>, number: u32) -> Option<Drift> {
     let demand = claim.demand.as_ref().ok()?;
-    let name = names::slot_service(&cluster.name, number);
-    let service = state.service(&Key::new(cluster.namespace.clone(), name))?;
-    let reason = addresses::drift(demand.class, service)?;
+    let reason = addresses::drift(demand.class, slots.get(number)?.service)?;
     Some(Drift { reason: reason.code.as_str(), message: reason.message() })
 }
 

@@ -133,6 +133,11 @@ impl Service {
         self.ingress.iter().filter_map(|i| i.ip)
     }
 
+    /// Whether somebody asks for another one in its place.
+    pub fn gives_way(&self) -> bool {
+        self.annotations.get(names::RECREATE_ANNOTATION).is_some_and(|value| value == "true")
+    }
+
     /// The pod name the slot is kept for.
     pub fn kept_for(&self) -> Option<&str> {
         self.annotations.get(names::POD_ANNOTATION).map(String::as_str)

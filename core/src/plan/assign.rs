@@ -6,6 +6,7 @@ mod spare;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::memory::Memory;
@@ -33,6 +34,8 @@ pub(super) struct NewSlot {
 pub(super) struct Assignment {
     pub(super) held: Vec<(usize, u32)>,
     pub(super) new: Vec<NewSlot>,
+    /// Slots that pods are moving to and that have no address yet.
+    pub(super) hoped: Vec<(usize, u32)>,
     /// Who gets another exposure than its class wants first, and why.
     pub(super) stepped: Vec<(usize, Reason)>,
     pub(super) refused: Vec<(usize, Reason)>,
@@ -48,10 +51,10 @@ pub(super) struct Assignment {
 }
 
 impl Assignment {
-    /// The number of the slot a claim holds or will have.
-    pub(super) fn slot_of(&self, claim: usize) -> Option<u32> {
-        let held = self.held.iter().find(|(i, _)| *i == claim).map(|(_, number)| *number);
-        held.or_else(|| self.new.iter().find(|n| n.claim == claim).map(|n| n.number))
+    /// The numbers of the slots a claim holds or will have: several while its pod moves.
+    pub(super) fn slots_of(&self, claim: usize) -> Vec<u32> {
+        let held = self.held.iter().chain(&self.hoped).filter(|(i, _)| *i == claim).map(|(_, number)| *number);
+        held.chain(self.new.iter().filter(|n| n.claim == claim).map(|n| n.number)).collect()
     }
 }
 
@@ -131,11 +134,12 @@ pub(super) fn assign<'a>(
         .collect();
     let held = desk.result.held.clone();
     for (i, number) in &held {
-        desk.free_surplus(&claims[*i], *number);
+        desk.free_surplus(*i, &claims[*i], *number);
     }
     for (i, number) in held {
         desk.move_on(i, &claims[i], number);
     }
+    desk.free_given_way();
     for i in waiting {
         if !claims[i].pod.terminating {
             desk.serve(i, &claims[i]);
@@ -157,6 +161,10 @@ fn numbers<'p>(
         }
     }
     numbers
+}
+
+fn numbers_of(slots: &[&Slot<'_>]) -> Vec<u32> {
+    slots.iter().map(|slot| slot.number).collect()
 }
 
 impl Desk<'_, '_> {
@@ -191,21 +199,30 @@ impl Desk<'_, '_> {
 
     /// Further slots of the same name bound to an identity that has one already: two external addresses of one pod. One
     /// kept for another name has only been bent: it waits for its pod like any free slot. One the pod is moving to is
-    /// what it waits for.
-    fn free_surplus(&mut self, claim: &Claim<'_>, number: u32) {
+    /// what it waits for, however long that takes.
+    fn free_surplus(&mut self, index: usize, claim: &Claim<'_>, number: u32) {
         let held = &self.slots[&number];
-        let is_twin = |s: &&Slot<'_>| s.is_kept_like(held, claim) && !s.is_hope(held, claim);
         if held.bound_to.is_none() {
             return;
         }
-        let twins =
-            claim.keys().flat_map(|key| self.among(&self.by_id, key)).filter(is_twin).map(|s| s.number);
-        let free: Vec<u32> = twins.filter(|n| self.result.free.contains(n)).collect();
+        let alike = claim.keys().flat_map(|key| self.among(&self.by_id, key));
+        let twins = alike.filter(|s| s.is_kept_like(held, claim) && self.result.free.contains(&s.number));
+        let (hopes, surplus): (Vec<&Slot<'_>>, Vec<_>) = twins.partition(|s| s.is_hope(held, claim));
+        let (hopes, surplus) = (numbers_of(&hopes), numbers_of(&surplus));
+        self.result.hoped.extend(hopes.iter().map(|number| (index, *number)));
+        self.result.ready.extend(hopes);
+        self.result.surplus.extend(surplus);
+    }
+
+    /// Free slots that somebody asks another one for: the next pod gets one that is made as its class says.
+    fn free_given_way(&mut self) {
+        let free = self.slots.values().filter(|s| s.gives_way() && self.result.free.contains(&s.number));
+        let free: Vec<u32> = free.map(|s| s.number).collect();
         self.result.surplus.extend(free);
     }
 
-    /// A pod leaves its slot where its class does not know the exposure any more, once it was made again; and where the
-    /// address has not come in time. The new address comes first.
+    /// A pod leaves its slot where somebody asks for another one; where its class does not know the exposure any more,
+    /// once it was made again; and where the address has not come in time. The new address comes first.
     fn move_on(&mut self, index: usize, claim: &Claim<'_>, number: u32) {
         let Some((demand, _)) = claim.granted() else { return };
         let held = &self.slots[&number];
@@ -217,6 +234,15 @@ impl Desk<'_, '_> {
         }
         let exposures = &demand.class.exposure;
         let place = exposures.iter().position(|e| *e == held.exposure);
+        let all = exposures.len();
+        if service.gives_way() {
+            // a step down is no reason to give up an address
+            let wanted = 0..place.map_or(all, |place| place + 1);
+            if let Err(reason) = self.place(index, claim, wanted, None) {
+                self.refuse(index, reason);
+            }
+            return;
+        }
         let (from, reason) = match place {
             None if claim.pod.created >= self.turn.began => (0, None),
             Some(place) if Stage::of(service, exposures) == Stage::Overdue => {
@@ -225,29 +251,31 @@ impl Desk<'_, '_> {
             }
             _ => return,
         };
-        let _ = self.place(index, claim, from, reason);
+        let _ = self.place(index, claim, from..all, reason);
     }
 
     fn serve(&mut self, index: usize, claim: &Claim<'_>) {
-        if let Err(reason) = self.place(index, claim, 0, None) {
+        let all = claim.granted().map_or(0, |(demand, _)| demand.class.exposure.len());
+        if let Err(reason) = self.place(index, claim, 0..all, None) {
             self.result.wake = self.result.wake.into_iter().chain(self.next_rested()).min();
             self.refuse(index, reason);
         }
     }
 
-    /// Gives a pod a slot by the first exposure that has room, beginning with number `from` of its class; `Err` = why
+    /// Gives a pod a slot by the first exposure that has room, those with these numbers in its class; `Err` = why
     /// the first of them has none. What the API server has refused is tried again only where nothing else is left.
     fn place(
         &mut self,
         index: usize,
         claim: &Claim<'_>,
-        from: usize,
+        among: Range<usize>,
         reason: Option<Reason>,
     ) -> Result<(), Reason> {
         let Some((demand, _)) = claim.granted() else { return Ok(()) };
-        let exposures = demand.class.exposure.get(from..).unwrap_or_default();
+        let later = among.start > 0;
+        let exposures = demand.class.exposure.get(among).unwrap_or_default();
         let mut first = reason;
-        for patient in [exposures.len() > 1 || from > 0, false] {
+        for patient in [exposures.len() > 1 || later, false] {
             for exposure in exposures {
                 match self.try_exposure(index, claim, *exposure, patient) {
                     Ok(()) => {

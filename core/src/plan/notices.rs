@@ -25,11 +25,15 @@ impl ClusterPlan<'_> {
         for (index, claim) in claims.iter().enumerate() {
             let refused =
                 assignment.refused.iter().find(|(i, _)| *i == index).map(|(_, reason)| reason.clone());
-            let slot = assignment.slot_of(index);
             let standing = claim.demand.as_ref().err().cloned().or(refused);
+            let numbers = assignment.slots_of(index);
+            // one that is on its way already is as its class says soon
+            let moves = numbers.len() > 1;
+            let of_slots = numbers.into_iter().flat_map(|number| self.of_slot(claim, number, drafts));
+            let of_slots = of_slots.filter(|reason| !moves || reason.code != Code::ClassChanged);
             let reasons: Vec<Reason> = standing
                 .into_iter()
-                .chain(self.of_slot(claim, slot, drafts))
+                .chain(of_slots)
                 .chain(self.of_told(claim, &slots))
                 .chain(self.of_pod(claim))
                 .collect();
@@ -41,8 +45,7 @@ impl ClusterPlan<'_> {
     }
 
     /// Reasons of a pod's slot that the state or the writer gives.
-    fn of_slot(&self, claim: &Claim<'_>, slot: Option<u32>, drafts: &Drafts<'_>) -> Vec<Reason> {
-        let Some(number) = slot else { return Vec::new() };
+    fn of_slot(&self, claim: &Claim<'_>, number: u32, drafts: &Drafts<'_>) -> Vec<Reason> {
         let key = self.slot_key(number, drafts);
         let objects = [Exposure::Dedicated, Exposure::NodePort].map(|e| creation_key(&key, e));
         let mut reasons: Vec<Reason> =

@@ -88,7 +88,7 @@ impl Draft<'_> {
         let Some((demand, share)) = claim.granted().map(|(d, _)| d).zip(claim.share.as_ref()) else {
             return false;
         };
-        let stays = self.service.is_none_or(|s| !s.terminating);
+        let stays = self.service.is_none_or(|s| !s.terminating && !s.gives_way());
         stays
             && self.class == demand.class_name
             && shared::place(&share.offered, &[], &self.taken(None), &self.range).is_some()

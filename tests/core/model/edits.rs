@@ -66,6 +66,10 @@ pub(crate) fn edit_service(server: &mut Server, service: u8, edit: ServiceEdit) 
                 s["metadata"]["annotations"][names::POD_ANNOTATION] = json!(pod);
             })
         }
+        ServiceEdit::Recreate => server.edit(Kind::Service, &name, |s| {
+            let asked = &mut s["metadata"]["annotations"][names::RECREATE_ANNOTATION];
+            *asked = if *asked == "true" { json!("false") } else { json!("true") };
+        }),
         ServiceEdit::Relabel => unreachable!("dealt with above"),
     }
 }

@@ -8,7 +8,7 @@ use crate::judge::Truth;
 use crate::step::Step;
 
 /// Everything that has to occur, by the words [`word`] gives a step.
-const STEPS: [&str; 58] = [
+const STEPS: [&str; 59] = [
     "Answers",
     "Ask",
     "Balance Change",
@@ -33,6 +33,7 @@ const STEPS: [&str; 58] = [
     "EditService KeptFor",
     "EditService NoSelector",
     "EditService Owner",
+    "EditService Recreate",
     "EditService Relabel",
     "EditService SelectorOf",
     "EditService TargetPort",

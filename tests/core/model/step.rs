@@ -110,6 +110,8 @@ pub(crate) enum ServiceEdit {
     Owner,
     /// Kept for another name.
     KeptFor { pod: u8 },
+    /// Another one is asked for in its place, or not any more.
+    Recreate,
     /// Deleted; a load balancer's finalizer may hold it.
     Delete,
 }
@@ -191,6 +193,7 @@ fn service_edit() -> impl Strategy<Value = ServiceEdit> {
         5 => Just(Relabel),
         1 => Just(Owner),
         1 => pod().prop_map(|pod| KeptFor { pod }),
+        2 => Just(Recreate),
         2 => Just(Delete),
     ]
 }

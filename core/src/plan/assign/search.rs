@@ -29,8 +29,11 @@ impl Desk<'_, '_> {
             return Err(Code::CannotShare.into());
         }
         // shared Services have the ports and the fields of one class
+        let moves = self.result.held.iter().any(|(i, held)| *i == index && self.slots[held].gives_way());
         let fits = |s: &Slot<'_>| {
             s.exposure == exposure
+                && !s.gives_way()
+                && !(moves && s.departs(demand.class))
                 && (!shared || s.service.and_then(|s| s.class()) == Some(demand.class_name))
         };
         let anonymous = names::is_anonymous(id);

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::addresses;
 use crate::claim::{self, Claim, Rank, Slots, Stage};
 use crate::names::{self, Key};
 use crate::objects::Service;
 use crate::plan::memory::{Memory, share_key};
 use crate::plan::sharing::{Draft, Drafts};
-use crate::settings::Exposure;
+use crate::settings::{Class, Exposure};
 use crate::shared::SharedSlot;
 use crate::state::State;
 
@@ -75,10 +76,21 @@ impl<'a> Slot<'a> {
         self.kept_for == other.kept_for || own(self) && own(other)
     }
 
-    /// Whether it may still become better than the one that is held.
+    /// Whether it is not as a class says.
+    pub(super) fn departs(&self, class: &Class) -> bool {
+        self.service.is_some_and(|service| addresses::drift(class, service).is_some())
+    }
+
+    /// Whether it is to go as soon as its pod has another one.
+    pub(super) fn gives_way(&self) -> bool {
+        self.service.is_some_and(Service::gives_way)
+    }
+
+    /// Whether it will be better than the one that is held, which is to go, as soon as it has its address: however long
+    /// that takes.
     pub(super) fn is_hope(&self, held: &Slot<'_>, claim: &Claim<'_>) -> bool {
-        let (stage, held) = (self.rank(claim).stage, held.rank(claim).stage);
-        stage == Stage::Waiting && matches!(held, Stage::Former | Stage::Overdue)
+        let leaves = held.gives_way() || held.rank(claim).stage == Stage::Former;
+        leaves && !self.gives_way() && matches!(self.rank(claim).stage, Stage::Waiting | Stage::Overdue)
     }
 
     /// One with a Service of its own.
