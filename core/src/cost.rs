@@ -110,6 +110,9 @@ pub struct Asked {
     pub exposure: Option<&'static str>,
     /// Pods that want a slot; `None` where the manifest does not say how many there will be.
     pub pods: Option<Pods>,
+    /// Slots that are made ahead of the pods when nothing changes: see [`Class::spare_slots`] and `await.members`. The
+    /// workload's pods are taken to be all of their cluster.
+    pub ahead: u32,
     /// Why its pods get nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
@@ -118,6 +121,9 @@ pub struct Asked {
     pub message: Option<String>,
     /// What it costs.
     pub costs: Costs,
+    /// What its pods cost during a rolling update, without slots made ahead of them.
+    #[serde(skip)]
+    needs: Cost,
 }
 
 /// What there is already, apart from the clusters that are planned.
@@ -191,21 +197,25 @@ fn asked(workload: &Workload, settings: &Settings) -> Asked {
         class: None,
         exposure: None,
         pods: *pods,
+        ahead: 0,
         reason: None,
         message: None,
         costs: Costs::default(),
+        needs: Cost::default(),
     };
     match wanted(pod, namespace, settings, &mut asked.cluster) {
         Ok(demand) => {
             let exposure = demand.class.exposure.first().copied().unwrap_or(Exposure::Dedicated);
-            let of = |count: u32| cost(demand.class, exposure, demand.ports.len(), count);
+            let slots = |count: u32| cost(demand.class, exposure, demand.ports.len(), count);
+            let of = |pods: u32| slots(pods.saturating_add(ahead(&demand, pods)));
             asked.class = Some(demand.class_name.to_owned());
             asked.exposure = Some(exposure.as_str());
-            asked.costs = pods.map_or_else(Costs::default, |pods| Costs {
-                at_rest: of(pods.at_rest),
-                rolling: of(pods.rolling),
-                at_most: of(pods.at_most),
-            });
+            if let Some(pods) = pods {
+                asked.ahead = ahead(&demand, pods.at_rest);
+                asked.costs =
+                    Costs { at_rest: of(pods.at_rest), rolling: of(pods.rolling), at_most: of(pods.at_most) };
+                asked.needs = slots(pods.rolling);
+            }
         }
         Err(reason) => {
             asked.reason = Some(reason.code.as_str());
@@ -230,6 +240,12 @@ fn wanted<'s>(
     let demand = demand::demand(&Ask::of_pod(pod, &name, configured), settings);
     *cluster = Some(name);
     demand
+}
+
+/// Slots made ahead of so many pods.
+fn ahead(demand: &Demand<'_>, pods: u32) -> u32 {
+    let members = if demand.waits { demand.class.await_address.members } else { 0 };
+    if pods == 0 { 0 } else { demand.class.spare_slots.max(members.saturating_sub(pods)) }
 }
 
 /// What `slots` slots with so many ports each cost.
@@ -257,7 +273,8 @@ fn cost(class: &Class, exposure: Exposure, ports: usize, slots: u32) -> Cost {
     }
 }
 
-/// Limits are held against the pods there are at once: slots that only rest are taken at a limit.
+/// Limits are held against the pods there are at once: slots that only rest are taken at a limit, and none is made ahead
+/// there.
 fn exceeded(workloads: &[Asked], settings: &Settings, in_use: &InUse) -> Vec<String> {
     let limits = &settings.limits;
     let mut clusters: BTreeMap<(&str, &str, &str), u32> = BTreeMap::new();
@@ -266,7 +283,7 @@ fn exceeded(workloads: &[Asked], settings: &Settings, in_use: &InUse) -> Vec<Str
     let mut balancers = in_use.load_balancers.values().fold(0, |sum: u32, n| sum.saturating_add(*n));
     let add = |sum: &mut u32, more: u32| *sum = sum.saturating_add(more);
     for workload in workloads {
-        let (cost, namespace) = (workload.costs.rolling, workload.namespace.as_str());
+        let (cost, namespace) = (workload.needs, workload.namespace.as_str());
         let (Some(cluster), Some(class), Some(exposure)) =
             (&workload.cluster, &workload.class, workload.exposure)
         else {

@@ -149,14 +149,15 @@ fn name(workload: &Asked) -> String {
 }
 
 fn row(workload: &Asked) -> [String; 9] {
-    let Asked { cluster, class, exposure, pods, costs, .. } = workload;
+    let Asked { cluster, class, exposure, pods, ahead, costs, .. } = workload;
+    let ahead = if *ahead > 0 { format!(" + {ahead} ahead") } else { String::new() };
     let [balancers, addresses, node_ports, ports] = numbers(costs.at_rest);
     [
         name(workload),
         cluster.clone().unwrap_or_default(),
         class.clone().unwrap_or_default(),
         exposure.unwrap_or_default().to_owned(),
-        pods.map_or_else(|| "?".to_owned(), |p| p.at_rest.to_string()),
+        pods.map_or_else(|| "?".to_owned(), |p| format!("{}{ahead}", p.at_rest)),
         balancers,
         addresses,
         node_ports,

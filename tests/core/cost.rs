@@ -95,6 +95,26 @@ fn shared_load_balancers_take_as_many_slots_as_have_ports_on_them() {
 }
 
 #[test]
+fn slots_made_ahead_cost_as_much_as_others_and_are_in_nobodys_way_at_a_limit() {
+    let spare = settings("limits: {slotsPerCluster: 3}\nclasses: {default: {spareSlots: 2}}");
+    let plan = planned(&manifest("StatefulSet", "replicas: 3", ""), &spare);
+    assert_eq!((plan.total.at_rest, plan.workloads[0].ahead), (dedicated(5), 2));
+    assert!(plan.exceeded.is_empty(), "its pods have room: {:?}", plan.exceeded);
+    let plan = planned(&manifest("Deployment", "replicas: 4", ""), &spare);
+    assert_eq!((plan.total.rolling, plan.total.at_most), (dedicated(7), dedicated(10)));
+    assert!(plan.exceeded[0].contains("needs 5 of 3"), "{:?}", plan.exceeded);
+    assert_eq!(planned(&manifest("StatefulSet", "replicas: 0", ""), &spare).total.at_rest, Cost::default());
+    // all or nothing: as many slots as wait for each other, whichever pods are there
+    let members = settings("classes: {default: {await: {enabled: true, members: 3}, spareSlots: 1}}");
+    let slots = |replicas: u32, annotations: &str| {
+        let text = manifest("StatefulSet", &format!("replicas: {replicas}"), annotations);
+        planned(&text, &members).total.at_rest.slots
+    };
+    assert_eq!([1, 2, 3].map(|replicas| slots(replicas, "")), [3, 3, 4]);
+    assert_eq!(slots(1, "external-ip.dev/await: 'false'"), 2, "who does not wait");
+}
+
+#[test]
 fn what_gets_no_address_costs_nothing_and_says_why() {
     let text = [
         manifest("StatefulSet", "replicas: 3", "external-ip.dev/class: gold"),
