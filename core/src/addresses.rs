@@ -45,6 +45,11 @@ pub fn is_exhausted(state: &State, class: &Class) -> bool {
     v4 && none(true) || v6 && none(false)
 }
 
+/// Why a pod of a class has no address where [`is_exhausted`].
+pub fn none_free(class: &Class) -> Reason {
+    Reason::new(Code::NoFreeAddress, format!("{} addresses", class.addresses.len()))
+}
+
 /// Whether a Service waits for an address of its class's pool to become free.
 pub fn is_unserved(class: &Class, service: &Service) -> bool {
     service.exposure() == Exposure::Dedicated

@@ -12,6 +12,7 @@ mod gates;
 mod memory;
 mod naming;
 mod notices;
+mod reached;
 mod readiness;
 mod sharing;
 mod under_way;
@@ -89,26 +90,43 @@ impl Planner {
         if self.memory.forget_seen(state, &self.touched, now.monotonic) {
             self.touched.append(&mut self.waiting);
         }
-        let began = *self.began.get_or_insert(now.wall / 1_000_000);
-        let turn = Turn { now: now.monotonic, began, others_wait: false };
+        self.began.get_or_insert(now.wall / 1_000_000);
         if self.note_addresses(state, now.monotonic) {
             self.touched.append(&mut self.waiting);
         }
         let mut actions = Vec::new();
-        for cluster in std::mem::take(&mut self.touched) {
-            self.wakes.cancel(&cluster);
-            self.waiting.remove(&cluster);
-            let turn = Turn { others_wait: !self.waiting.is_empty(), ..turn };
-            let mut plan = ClusterPlan::new(state, &mut self.memory, &cluster, now, turn);
-            plan.run();
-            actions.append(&mut plan.actions);
-            let (wake, waits) = (plan.wake, plan.waits);
-            if let Some(at) = wake {
-                self.wakes.set(cluster.clone(), at);
-            }
-            self.waiting.extend(waits.then_some(cluster));
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.retain(|cluster| self.plan_cluster(state, cluster, now, false, &mut actions));
+        // slots ahead of pods come after what the pods of all clusters need
+        for cluster in touched {
+            self.plan_cluster(state, &cluster, now, true, &mut actions);
         }
         actions
+    }
+
+    /// Plans one cluster, `ahead` of its pods as well unless another one waits for what both may have. Answers whether
+    /// slots ahead of its pods are missing.
+    fn plan_cluster(
+        &mut self,
+        state: &State,
+        cluster: &Key,
+        now: Now,
+        ahead: bool,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        self.wakes.cancel(cluster);
+        self.waiting.remove(cluster);
+        let began = self.began.unwrap_or_default();
+        let turn = Turn { now: now.monotonic, began, ahead: ahead && self.waiting.is_empty() };
+        let mut plan = ClusterPlan::new(state, &mut self.memory, cluster, now, turn);
+        plan.run();
+        actions.append(&mut plan.actions);
+        let (wake, waits, wishes) = (plan.wake, plan.waits, plan.wishes);
+        if let Some(at) = wake {
+            self.wakes.set(cluster.clone(), at);
+        }
+        self.waiting.extend(waits.then(|| cluster.clone()));
+        wishes
     }
 
     /// Takes the result of dialling an address.
@@ -161,11 +179,12 @@ struct ClusterPlan<'a> {
     actions: Vec<Action>,
     wake: Option<Duration>,
     waits: bool,
+    wishes: bool,
 }
 
 impl<'a> ClusterPlan<'a> {
     fn new(state: &'a State, memory: &'a mut Memory, cluster: &'a Key, now: Now, turn: Turn) -> Self {
-        Self { state, memory, cluster, now, turn, actions: Vec::new(), wake: None, waits: false }
+        Self { state, memory, cluster, now, turn, actions: Vec::new(), wake: None, waits: false, wishes: false }
     }
 
     fn run(&mut self) {
@@ -180,6 +199,7 @@ impl<'a> ClusterPlan<'a> {
             self.tell(claims[*claim].pod, reason);
         }
         self.wake_at(assignment.wake);
+        self.wishes = assignment.wishes;
         let shared = |code| {
             use Code::{ClassLimit, InstallationLimit, NamespaceLimit, NoFreeAddress};
             matches!(code, NamespaceLimit | ClassLimit | InstallationLimit | NoFreeAddress)
@@ -210,6 +230,7 @@ impl<'a> ClusterPlan<'a> {
         for draft in drafts.values() {
             self.share(draft);
         }
+        self.record_reached(&claims, &slots, &assignment);
         self.record_names();
         self.notify(&claims, &assignment, &drafts);
         // every time: whoever looks at the cluster in the meantime takes the wake of the look before
@@ -289,7 +310,6 @@ impl<'a> ClusterPlan<'a> {
             desired.given_up = GivenUp::of(demand.class);
         }
         self.adjust(service, desired);
-        self.mark_reachable(claim, service);
     }
 
     /// Makes a Service what it shall be; where it is, looks at its address.
@@ -326,29 +346,6 @@ impl<'a> ClusterPlan<'a> {
             value,
         };
         self.act(&service.key, action);
-    }
-
-    /// Records what dialling the address has shown of this pod.
-    fn mark_reachable(&mut self, claim: &Claim<'_>, service: &Service) {
-        let key = &service.key;
-        let Some((target, reachable)) =
-            self.memory.dialled(self.cluster, key).filter(|(t, _)| t.pod_uid == claim.pod.uid)
-        else {
-            return;
-        };
-        let value = target.record(*reachable);
-        let known = service.annotations.get(names::REACHABLE_ANNOTATION);
-        if known == Some(&value) || self.memory.pending(key).is_some() {
-            return;
-        }
-        let action = Action::AnnotateService {
-            key: key.clone(),
-            uid: service.uid.clone(),
-            version: service.version,
-            annotation: names::REACHABLE_ANNOTATION,
-            value: Some(value),
-        };
-        self.act(key, action);
     }
 
     fn create(&mut self, claim: &Claim<'_>, new: &NewSlot, asked: &[IpAddr]) {

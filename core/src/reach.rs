@@ -1,15 +1,16 @@
 //! Whether an external address answers: what the leader dials, and what its Service says of it.
 //!
-//! The result stands in an annotation of the slot's Service together with the pod and the address it is about, so that
-//! every replica shows the same and nobody takes a predecessor's result for the pod's own.
+//! The results stand in an annotation of the slots' Service, each together with the pod and the address it is about, so
+//! that every replica shows the same and nobody takes a predecessor's result for the pod's own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::claim::Slots;
 use crate::mapping::{ClusterMapping, Entry, EntryState, External};
 use crate::names::{self, Key};
 use crate::objects::{Protocol, Service};
-use crate::settings::{Exposure, Reachability, Settings};
+use crate::settings::{Reachability, Settings};
 use crate::state::State;
 
 /// An address to dial: of a slot that leads to its pod, in a class that asks for it.
@@ -30,15 +31,26 @@ pub struct Target {
 }
 
 impl Target {
-    /// The annotation's value for a result.
+    /// A result, as it stands in the annotation.
     pub fn record(&self, reachable: bool) -> String {
         format!("{reachable} {} {}", self.pod_uid, self.address)
     }
 
     fn recorded(&self, service: &Service) -> Option<bool> {
-        let value = service.annotations.get(names::REACHABLE_ANNOTATION)?;
-        [true, false].into_iter().find(|reachable| *value == self.record(*reachable))
+        let record = *recorded(service).get(self.pod_uid.as_str())?;
+        [true, false].into_iter().find(|reachable| record == self.record(*reachable))
     }
+}
+
+/// What is recorded on a Service, by UID of the pod.
+pub(crate) fn recorded(service: &Service) -> BTreeMap<&str, &str> {
+    let value = service.annotations.get(names::REACHABLE_ANNOTATION).map_or("", String::as_str);
+    value.split(", ").filter_map(|record| Some((record.split(' ').nth(1)?, record))).collect()
+}
+
+/// The annotation's value: a Service that many slots share has a record of each.
+pub(crate) fn joined(records: impl Iterator<Item = String>) -> String {
+    records.collect::<Vec<_>>().join(", ")
 }
 
 /// What to dial in a cluster.
@@ -62,9 +74,6 @@ fn service<'a>(slots: &Slots<'a>, entry: &Entry) -> Option<&'a Service> {
 }
 
 fn target(settings: &Settings, cluster: &Key, service: &Service, entry: &Entry) -> Option<Target> {
-    if service.exposure() == Exposure::Shared {
-        return None; // the Service has room for one result, and many slots
-    }
     let Reachability { interval, timeout } = settings.class(service.class()?)?.reachable?;
     let port = entry.ports.iter().find(|p| p.protocol == Protocol::Tcp)?.external;
     let address = match entry.external.as_ref()? {

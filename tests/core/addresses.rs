@@ -76,6 +76,8 @@ fn more_pods_than_addresses_is_told_and_disturbs_nobody() {
     assert_eq!(world.summary("c"), summary);
     assert_eq!(world.take_writes(), ["record_event"; 2], "on the pod and on its owner");
     assert!(world.events.iter().all(|(.., reason)| reason == "NoFreeAddress"), "{:?}", world.events);
+    assert!(world.said.contains("another slot's (2 addresses)"), "{}", world.said);
+    assert_eq!(world.entry("c", "c-2").message.as_ref(), Some(&world.said), "map and Event say the same");
     // another cluster's pod waits for the same pool, and is served when an address is free and has rested
     world.pod("d-0").label(names::CLUSTER_LABEL, "d").stamped().create();
     world.settle();
@@ -257,6 +259,43 @@ fn no_slot_is_made_ahead_without_a_free_address_and_pods_come_first() {
     world.delete_pod("c-7");
     world.pass(Duration::from_secs(3600));
     assert_eq!(world.services.len(), 3, "{:?}", world.services.keys());
+}
+
+/// Clusters `c`, which wants a slot ahead, and `d`, which does not, in this order; their first pods are seen at once.
+fn one_ahead_and_one_not(edit: impl FnOnce(&mut Settings)) -> World {
+    let mut settings = Settings::default();
+    let mut ahead = settings.classes[DEFAULT_CLASS].clone();
+    ahead.spare_slots = 1;
+    settings.classes.insert("ahead".to_owned(), ahead);
+    edit(&mut settings);
+    let mut world = World::new(settings);
+    world.pod("c-0").annotation(names::CLASS_ANNOTATION, "ahead").stamped().create();
+    world.pod("d-0").label(names::CLUSTER_LABEL, "d").stamped().create();
+    world.settle();
+    world
+}
+
+#[test]
+fn the_last_address_goes_to_another_clusters_pod_before_a_slot_is_made_ahead() {
+    let world = one_ahead_and_one_not(|settings| {
+        for class in settings.classes.values_mut() {
+            class.addresses = pool(100, 2);
+            class.service.annotations.insert(ASKS.to_owned(), "{address}".to_owned());
+        }
+    });
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-0", "d-ext-0"]);
+    assert_eq!(world.summary("d"), ["d-0 Routed 203.0.113.101"]);
+    assert!(world.events.is_empty(), "{:?}", world.events);
+}
+
+#[test]
+fn the_last_place_of_a_limit_goes_to_another_clusters_pod_before_a_slot_is_made_ahead() {
+    let mut world = one_ahead_and_one_not(|settings| settings.limits.load_balancers = 2);
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-0", "d-ext-0"]);
+    assert!(world.events.is_empty(), "{:?}", world.events);
+    world.delete_pod("d-0");
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-0", "c-ext-1"], "then there is room");
 }
 
 #[test]

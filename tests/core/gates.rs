@@ -312,3 +312,62 @@ fn a_pod_that_is_reached_at_its_node_does_not_wait_for_it() {
     assert!(!held(&world, "c-0"));
     assert_eq!(told_events(&world, "AddressOfNode"), ["Pod c-0", "StatefulSet c"]);
 }
+
+#[test]
+fn a_pod_that_shares_knows_the_shared_address_and_its_own_outside_port_before_it_starts() {
+    let mut world = world(|class| {
+        class.await_address.enabled = true;
+        class.exposure = vec![Exposure::Shared];
+    });
+    for pod in ["c-0", "c-1"] {
+        world.pod(pod).admitted().create();
+        assert!(held(&world, pod));
+        world.settle();
+        assert!(!held(&world, pod));
+    }
+    let port = |world: &World, pod: &str| (told(world, pod)["address"].clone(), told(world, pod)["port-11222"].clone());
+    assert_eq!(port(&world, "c-0"), (json!("203.0.113.2"), json!("20000")));
+    assert_eq!(port(&world, "c-1"), (json!("203.0.113.2"), json!("20001")));
+    world.delete_pod("c-1");
+    world.settle();
+    world.pod("c-1").admitted().create();
+    assert!(!held(&world, "c-1"), "its ports are kept for it");
+    assert_eq!(port(&world, "c-1"), (json!("203.0.113.2"), json!("20001")));
+    world.pass(300 * SECOND);
+    assert_eq!(world.entry("c", "c-1").told, None, "and what it was told is true");
+}
+
+#[test]
+fn a_pod_that_waited_in_vain_starts_and_is_reached_at_its_node() {
+    let mut world = world(|class| {
+        class.await_address.enabled = true;
+        class.exposure = vec![Exposure::Dedicated, Exposure::NodePort];
+    });
+    world.load_balancer = false;
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    world.pod("c-0").stamped().gated().create();
+    world.pass(119 * SECOND);
+    assert!(held(&world, "c-0"));
+    world.pass(3 * SECOND);
+    assert!(!held(&world, "c-0"));
+    world.edit_pod("c-0", |pod| {
+        pod["spec"]["nodeName"] = json!("one");
+        pod["status"]["podIPs"] = json!([{"ip": "198.18.9.9"}]);
+    });
+    world.pass(60 * SECOND);
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101"]);
+    assert!(world.entry("c", "c-0").told.is_some(), "it was told none");
+}
+
+#[test]
+fn a_load_balancer_that_takes_half_a_minute_holds_the_pod_for_that_long_and_nobody_is_alarmed() {
+    let mut world = waiting();
+    world.load_balancer = false;
+    world.pod("c-0").stamped().gated().create();
+    world.pass(30 * SECOND);
+    assert!(held(&world, "c-0"));
+    world.load_balancer = true;
+    world.settle();
+    assert_eq!((held(&world, "c-0"), told(&world, "c-0")["address"].clone()), (false, json!("203.0.113.2")));
+    assert!(world.events.is_empty(), "{:?}", world.events);
+}

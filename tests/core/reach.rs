@@ -3,9 +3,10 @@
 use external_ip_core::milestones::{Milestone, Milestones};
 use external_ip_core::names::{self, Key};
 use external_ip_core::reach::{self, Target};
-use external_ip_core::settings::{Reachability, Settings};
+use external_ip_core::settings::{DEFAULT_CLASS, Exposure, Reachability, Settings};
 use serde_json::json;
 
+use crate::exposure::exposing;
 use crate::world::{NS, World};
 
 fn world(asks: bool) -> World {
@@ -94,4 +95,37 @@ fn a_pod_is_reached_once() {
         dial(&mut world, result);
         assert_eq!(take(&world), passed);
     }
+}
+
+#[test]
+fn each_slot_of_a_shared_load_balancer_is_dialled_at_its_own_port() {
+    let mut world = exposing(&[Exposure::Shared], |settings| {
+        settings.classes.get_mut(DEFAULT_CLASS).unwrap().reachable = Some(Reachability::default());
+    });
+    for pod in ["c-0", "c-1", "c-2"] {
+        world.pod(pod).admitted().create();
+        world.settle();
+    }
+    world.take_writes();
+    let found = targets(&world);
+    let ports: Vec<_> = found.iter().map(|t| t.address.as_str()).collect();
+    assert_eq!(ports, ["203.0.113.2:20000", "203.0.113.2:20001", "203.0.113.2:20002"]);
+    let shown = |world: &World| ["c-0", "c-1", "c-2"].map(|pod| world.entry("c", pod).reachable);
+    for (target, reachable) in found.iter().cloned().zip([true, false]) {
+        world.planner.dialled(target, reachable);
+    }
+    world.settle();
+    assert_eq!(shown(&world), [Some(true), Some(false), None]);
+    assert_eq!(world.take_writes(), ["annotate_service"], "what is known by then is one write");
+    // a new leader has dialled one of them only
+    world.planner = external_ip_core::plan::Planner::new(&world.state);
+    world.planner.dialled(found[2].clone(), true);
+    world.settle();
+    assert_eq!(shown(&world), [Some(true), Some(false), Some(true)]);
+    world.delete_pod("c-1");
+    world.settle();
+    assert_eq!(world.take_writes(), ["annotate_service"], "a pod that is gone costs none");
+    world.pod("c-1").admitted().create();
+    world.settle();
+    assert_eq!(shown(&world), [Some(true), None, Some(true)], "the same port, another pod");
 }

@@ -33,6 +33,8 @@ pub(crate) struct World {
     /// Services of other people, by name: not in our watch.
     pub(crate) foreign: BTreeMap<String, Value>,
     pub(crate) events: Vec<(String, String, String)>,
+    /// What the last Event said.
+    pub(crate) said: String,
     /// Every write carried out, by kind.
     pub(crate) writes: Vec<&'static str>,
     pub(crate) load_balancer: bool,
@@ -61,6 +63,7 @@ impl World {
             slices: BTreeMap::new(),
             foreign: BTreeMap::new(),
             events: Vec::new(),
+            said: String::new(),
             writes: Vec::new(),
             load_balancer: true,
             slices_held: false,
@@ -273,6 +276,7 @@ impl World {
             Action::RecordEvent(event) => {
                 let told = (event.kind.clone(), event.name.clone(), event.reason.code.as_str().to_owned());
                 self.events.push(told);
+                self.said = event.reason.message();
                 Outcome::Done
             }
         };

@@ -116,7 +116,7 @@ fn standing<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'
     let external = match external_for(state, claim.pod, &slot) {
         _ if service.terminating => return Standing::Withheld(number, Code::ServiceDeleted.into()),
         _ if addresses::is_unserved(demand.class, service) => {
-            return Standing::Withheld(number, Code::NoFreeAddress.into());
+            return Standing::Withheld(number, addresses::none_free(demand.class));
         }
         Ok(external) => external,
         Err(reason) => return Standing::Withheld(number, reason),
@@ -156,7 +156,7 @@ fn without_slot<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         let balancer = *exposure == Exposure::Dedicated;
         let reached = counts.forbids_slot(&state.settings().limits, demand.class, balancer);
         let used_up =
-            || (balancer && addresses::is_exhausted(state, demand.class)).then(|| Code::NoFreeAddress.into());
+            || (balancer && addresses::is_exhausted(state, demand.class)).then(|| addresses::none_free(demand.class));
         reached.or_else(used_up)
     };
     // a limit holds where every exposure of the class has reached one

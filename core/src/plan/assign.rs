@@ -45,6 +45,8 @@ pub(super) struct Assignment {
     pub(super) ready: BTreeSet<u32>,
     /// Slots to be made ahead of the pods.
     pub(super) spare: Vec<Spare>,
+    /// Slots ahead of the pods are missing.
+    pub(super) wishes: bool,
     pub(super) wake: Option<Duration>,
     /// What new slots ask for, by number; nothing where the load balancer chooses.
     pub(super) asked: HashMap<u32, Vec<IpAddr>>,
@@ -65,8 +67,8 @@ pub(super) struct Turn {
     pub(super) now: Duration,
     /// Since when this planner has planned, seconds since 1970: pods made since then were made with these settings.
     pub(super) began: i64,
-    /// Other clusters wait at a limit they share: nothing is made ahead.
-    pub(super) others_wait: bool,
+    /// All pods have been served, and none waits at a limit that clusters share: slots may be made ahead.
+    pub(super) ahead: bool,
 }
 
 /// A slot ahead of its pod.

@@ -134,8 +134,8 @@ struct SlotsMemory {
     free: HashMap<Key, Duration>,
     /// Free slots that are wanted ahead of the pods.
     ready: HashSet<Key>,
-    /// What was dialled last, and whether it answered.
-    dialled: HashMap<Key, (Target, bool)>,
+    /// By Service and UID of the pod: what was dialled last, and whether it answered.
+    dialled: HashMap<Key, HashMap<String, (Target, bool)>>,
 }
 
 impl SlotsMemory {
@@ -145,7 +145,10 @@ impl SlotsMemory {
             |service: &Key| state.service(service).is_some_and(|s| s.cluster() == Some(&*cluster.name));
         self.free.retain(|key, _| exists(&service_of(key)));
         self.ready.retain(|key| exists(&service_of(key)));
-        self.dialled.retain(|key, _| exists(key));
+        self.dialled.retain(|key, of| {
+            of.retain(|uid, _| state.is_alive(uid));
+            exists(key)
+        });
         !(self.free.is_empty() && self.ready.is_empty() && self.dialled.is_empty())
     }
 }
@@ -230,10 +233,15 @@ impl Memory {
 
     pub(super) fn note_dialled(&mut self, target: Target, reachable: bool) {
         let slots = self.slots.entry(target.cluster.clone()).or_default();
-        slots.dialled.insert(target.service.clone(), (target, reachable));
+        let of_service = slots.dialled.entry(target.service.clone()).or_default();
+        of_service.insert(target.pod_uid.clone(), (target, reachable));
     }
 
-    pub(super) fn dialled(&self, cluster: &Key, service: &Key) -> Option<&(Target, bool)> {
+    pub(super) fn dialled(
+        &self,
+        cluster: &Key,
+        service: &Key,
+    ) -> Option<&HashMap<String, (Target, bool)>> {
         self.slots.get(cluster)?.dialled.get(service)
     }
 

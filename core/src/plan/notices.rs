@@ -61,7 +61,7 @@ impl ClusterPlan<'_> {
             if let Ok(demand) = &claim.demand {
                 reasons.extend(addresses::drift(demand.class, service));
                 if addresses::is_unserved(demand.class, service) {
-                    reasons.push(Code::NoFreeAddress.into());
+                    reasons.push(addresses::none_free(demand.class));
                 }
             }
             if let Some(error) = service.ingress.iter().find_map(crate::objects::Ingress::error) {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Desk, NewSlot, Slot};
+use crate::addresses;
 use crate::claim::Claim;
 use crate::limits::Counts;
 use crate::names::{self, Key};
@@ -130,7 +131,7 @@ impl Desk<'_, '_> {
         let found = self.memory.ledger.of_new(self.state, (self.cluster, pod), class, self.turn.now);
         found.map_err(|rested| {
             self.result.wake = self.result.wake.into_iter().chain(rested).min();
-            Reason::new(Code::NoFreeAddress, format!("{} addresses", class.addresses.len()))
+            addresses::none_free(class)
         })
     }
 

@@ -29,7 +29,8 @@ impl Desk<'_, '_> {
                 }
                 continue;
             }
-            if self.turn.others_wait || !self.result.refused.is_empty() || self.is_full(demand) {
+            self.result.wishes = true;
+            if !self.turn.ahead || !self.result.refused.is_empty() || self.is_full(demand) {
                 continue;
             }
             let (pod, anonymous) = (name.as_deref().unwrap_or_default(), name.is_none());
