@@ -184,7 +184,17 @@ struct ClusterPlan<'a> {
 
 impl<'a> ClusterPlan<'a> {
     fn new(state: &'a State, memory: &'a mut Memory, cluster: &'a Key, now: Now, turn: Turn) -> Self {
-        Self { state, memory, cluster, now, turn, actions: Vec::new(), wake: None, waits: false, wishes: false }
+        Self {
+            state,
+            memory,
+            cluster,
+            now,
+            turn,
+            actions: Vec::new(),
+            wake: None,
+            waits: false,
+            wishes: false,
+        }
     }
 
     fn run(&mut self) {

@@ -325,7 +325,9 @@ fn a_pod_that_shares_knows_the_shared_address_and_its_own_outside_port_before_it
         world.settle();
         assert!(!held(&world, pod));
     }
-    let port = |world: &World, pod: &str| (told(world, pod)["address"].clone(), told(world, pod)["port-11222"].clone());
+    let port = |world: &World, pod: &str| {
+        (told(world, pod)["address"].clone(), told(world, pod)["port-11222"].clone())
+    };
     assert_eq!(port(&world, "c-0"), (json!("203.0.113.2"), json!("20000")));
     assert_eq!(port(&world, "c-1"), (json!("203.0.113.2"), json!("20001")));
     world.delete_pod("c-1");

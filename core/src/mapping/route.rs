@@ -155,8 +155,10 @@ fn without_slot<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         }
         let balancer = *exposure == Exposure::Dedicated;
         let reached = counts.forbids_slot(&state.settings().limits, demand.class, balancer);
-        let used_up =
-            || (balancer && addresses::is_exhausted(state, demand.class)).then(|| addresses::none_free(demand.class));
+        let used_up = || {
+            (balancer && addresses::is_exhausted(state, demand.class))
+                .then(|| addresses::none_free(demand.class))
+        };
         reached.or_else(used_up)
     };
     // a limit holds where every exposure of the class has reached one

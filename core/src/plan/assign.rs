@@ -55,7 +55,8 @@ pub(super) struct Assignment {
 impl Assignment {
     /// The numbers of the slots a claim holds or will have: several while its pod moves.
     pub(super) fn slots_of(&self, claim: usize) -> Vec<u32> {
-        let held = self.held.iter().chain(&self.hoped).filter(|(i, _)| *i == claim).map(|(_, number)| *number);
+        let held =
+            self.held.iter().chain(&self.hoped).filter(|(i, _)| *i == claim).map(|(_, number)| *number);
         held.chain(self.new.iter().filter(|n| n.claim == claim).map(|n| n.number)).collect()
     }
 }
