@@ -320,7 +320,8 @@ fn a_pod_that_shares_knows_the_shared_address_and_its_own_outside_port_before_it
         class.exposure = vec![Exposure::Shared];
     });
     for pod in ["c-0", "c-1"] {
-        world.pod(pod).admitted().create();
+        let now = world.seconds();
+        world.pod(pod).created(now).admitted().create();
         assert!(held(&world, pod));
         world.settle();
         assert!(!held(&world, pod));
@@ -332,7 +333,8 @@ fn a_pod_that_shares_knows_the_shared_address_and_its_own_outside_port_before_it
     assert_eq!(port(&world, "c-1"), (json!("203.0.113.2"), json!("20001")));
     world.delete_pod("c-1");
     world.settle();
-    world.pod("c-1").admitted().create();
+    let now = world.seconds();
+    world.pod("c-1").created(now).admitted().create();
     assert!(!held(&world, "c-1"), "its ports are kept for it");
     assert_eq!(port(&world, "c-1"), (json!("203.0.113.2"), json!("20001")));
     world.pass(300 * SECOND);
@@ -358,7 +360,9 @@ fn a_pod_that_waited_in_vain_starts_and_is_reached_at_its_node() {
     });
     world.pass(60 * SECOND);
     assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101"]);
-    assert!(world.entry("c", "c-0").told.is_some(), "it was told none");
+    for why in ["AwaitTimeout", "SteppedDown"] {
+        assert_eq!(told_events(&world, why), ["Pod c-0", "StatefulSet c"], "{why}");
+    }
 }
 
 #[test]
