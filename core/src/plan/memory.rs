@@ -237,11 +237,7 @@ impl Memory {
         of_service.insert(target.pod_uid.clone(), (target, reachable));
     }
 
-    pub(super) fn dialled(
-        &self,
-        cluster: &Key,
-        service: &Key,
-    ) -> Option<&HashMap<String, (Target, bool)>> {
+    pub(super) fn dialled(&self, cluster: &Key, service: &Key) -> Option<&HashMap<String, (Target, bool)>> {
         self.slots.get(cluster)?.dialled.get(service)
     }
 
