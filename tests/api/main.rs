@@ -19,7 +19,6 @@ mod plan;
 mod policies;
 mod reach;
 mod readiness;
-mod recreate;
 mod rig;
 mod rights;
 mod rotation;
