@@ -44,6 +44,10 @@ final class HttpsSource implements Source {
     @Override
     public Optional<NatMap> read() throws IOException, InterruptedException {
         HttpResponse<byte[]> answer = client().send(request(), BodyHandlers.ofByteArray());
+        if (answer.statusCode() == 400 && said(answer.body()).contains("InvalidPosition")) {
+            etag = null;
+            position = null; // of another version: begin anew
+        }
         Optional<NatMap> map = map(answer);
         if (map.isPresent()) {
             etag = answer.headers().firstValue("ETag").orElse(null);

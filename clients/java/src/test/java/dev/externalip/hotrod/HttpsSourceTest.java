@@ -46,6 +46,25 @@ class HttpsSourceTest {
     }
 
     @Test
+    void aPositionThatIsNotUnderstoodIsForgotten() throws Exception {
+        try (Server server = new Server(directory, "ip:127.0.0.1")) {
+            HttpsSource source = new HttpsSource(URI.create(server.url()), server.ca, null);
+            server.answer = exchange -> {
+                if (exchange.getRequestHeaders().getFirst("Map-Position") == null) {
+                    Server.send(exchange, "\"a\"", "p1.s1.e1.n1", oneEntry("203.0.113.1", 11222));
+                } else {
+                    byte[] problem = "{\"reason\": \"InvalidPosition\"}".getBytes();
+                    exchange.sendResponseHeaders(400, problem.length);
+                    exchange.getResponseBody().write(problem);
+                }
+            };
+            source.read();
+            assertThrows(IOException.class, source::read);
+            assertEquals(1, source.read().orElseThrow().external().size());
+        }
+    }
+
+    @Test
     void aServerThatHoldsRequestsIsFollowedAtOnce() throws Exception {
         try (Server server = new Server(directory, "ip:127.0.0.1")) {
             CountDownLatch changed = new CountDownLatch(1);
