@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use external_ip_controller::map::Position;
 use serde_json::{Value, json};
 
-use crate::rig::{CONFIG, Space, fetch, rig};
+use crate::rig::{CONFIG, Space, ca, fetch, rig};
+use crate::support::product::Product;
 use crate::support::{eventually, https};
 
 #[tokio::test]
-async fn the_old_form_the_full_document_and_the_config_maps_say_the_same() {
+async fn the_old_form_the_full_document_the_watch_and_the_config_maps_say_the_same() {
     let space = Space::new("doc-same").await;
     space.stateful_set(2, json!({})).await;
     let addresses = space.routed(&["c-0", "c-1"]).await;
@@ -23,6 +25,14 @@ async fn the_old_form_the_full_document_and_the_config_maps_say_the_same() {
         assert!(old.body.contains(pair), "{pair} in\n{}", old.body);
     }
     let document = space.fetch(&format!("/v1/mapping/{}/c", space.name), &[]).await.json();
+    let whole = space.fetch("/v1/mapping", &[]).await.json();
+    let ours = whole["clusters"].as_array().unwrap().iter().find(|c| c["namespace"] == space.name.as_str());
+    assert_eq!(ours, Some(&document));
+    let path = format!("/v1/watch/{}/c", space.name);
+    let event =
+        https::beginning(space.rig.product.mapping, &ca(&space.api).await, &path, "}\n\n").await.unwrap();
+    let data = event.lines().find_map(|line| line.strip_prefix("data:")).expect("a document");
+    assert_eq!(serde_json::from_str::<Value>(data).unwrap(), document);
     let data = eventually("the ConfigMap says the same", async || {
         let map = space.api.get(&space.core("configmaps/c-external-ips")).await.body;
         let text = map["data"]["mapping.json"].as_str().unwrap_or_default();
@@ -132,6 +142,54 @@ async fn a_reader_that_goes_from_replica_to_replica_is_never_refused() {
         answer.header("map-position").clone_into(&mut position);
     }
     assert!(slowest < Duration::from_secs(4), "no bookmark came early: {slowest:?}");
+}
+
+#[tokio::test]
+async fn a_reader_during_a_rolling_restart_never_sees_the_map_go_back() {
+    let space = Space::new("doc-rolling").await;
+    space.stateful_set(1, json!({})).await;
+    space.routed(&["c-0"]).await;
+    let mut old = space.rig.replica("rolling-0", CONFIG);
+    old.ready().await;
+    let reader = tokio::sync::Mutex::new(Reader { position: "p1".parse().unwrap(), members: 0 });
+    for round in 1..4_u32 {
+        let new = space.rig.replica(&format!("rolling-{round}"), CONFIG);
+        new.ready().await;
+        space.scale(round + 1).await; // while it moves between the two
+        let wanted = usize::try_from(round).unwrap() + 1;
+        eventually("it sees the new member at both", async || {
+            let mut reader = reader.lock().await;
+            let seen = (reader.read(&space, &old).await?, reader.read(&space, &new).await?);
+            if seen == (wanted, wanted) { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+        .await;
+        old = new; // and the other ends
+    }
+}
+
+/// A client that gives back the position it was told last.
+struct Reader {
+    position: Position,
+    members: usize,
+}
+
+impl Reader {
+    /// How many members this replica shows; panics where it knows less than was read before.
+    async fn read(&mut self, space: &Space, replica: &Product) -> Result<usize, String> {
+        let path = format!("/v1/mapping/{}/c", space.name);
+        let position = self.position.to_string();
+        let answer = fetch(replica.mapping, &space.api, &path, &[("map-position", &position)]).await;
+        if answer.status == 503 {
+            return Err(answer.body); // it is behind, and says so
+        }
+        let told: Position = answer.header("map-position").parse().unwrap();
+        assert!(!told.is_behind(&self.position), "{} and then {told}", self.position);
+        assert_eq!(answer.header("mapping-reset"), "");
+        let members = answer.json()["entries"].as_array().unwrap().len();
+        assert!(members >= self.members, "{} members were shown before: {}", self.members, answer.body);
+        (self.position, self.members) = (told, members);
+        Ok(members)
+    }
 }
 
 #[tokio::test]

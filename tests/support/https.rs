@@ -45,6 +45,34 @@ pub(crate) async fn get(
     tokio::time::timeout(Duration::from_secs(10), ask).await.map_err(|_| "no answer in 10 s".to_owned())?
 }
 
+/// What a stream says first: everything until this mark, of an answer that does not end.
+pub(crate) async fn beginning(
+    address: SocketAddr,
+    ca: &str,
+    path: &str,
+    mark: &str,
+) -> Result<String, String> {
+    let ask = async {
+        let tls = connect(address, ca, ServerName::from(address.ip())).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
+        let _driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+        let mut body =
+            sender.send_request(get_request(path, &[])?).await.map_err(|e| e.to_string())?.into_body();
+        let mut said = String::new();
+        while !said.contains(mark) {
+            let frame = body
+                .frame()
+                .await
+                .ok_or_else(|| format!("it ends after {said}"))?
+                .map_err(|e| e.to_string())?;
+            said.push_str(&String::from_utf8_lossy(frame.data_ref().map_or(&[], |data| data)));
+        }
+        Ok(said)
+    };
+    tokio::time::timeout(Duration::from_secs(10), ask).await.map_err(|_| "no answer in 10 s".to_owned())?
+}
+
 /// A TLS connection, the server verified against `ca` for `name`.
 pub(crate) async fn connect(
     address: SocketAddr,
