@@ -116,7 +116,12 @@ test-java: ## The Java client on its own (mvn; offline after the first time)
 
 .PHONY: test-stores
 test-stores: image ## Real data stores on a node, their clients outside (minutes; needs python3 with pip)
-	@IMAGE=$(image) REQUIRE_NODE=1 cargo test --quiet --locked --package external-ip-controller --test e2e -- --ignored --nocapture stores::
+	@IMAGE=$(image) REQUIRE_NODE=1 cargo test --quiet --locked --package external-ip-controller --test e2e -- --ignored --nocapture --skip stores::benchmark stores::
+
+.PHONY: bench-stores
+bench-stores: image ## Clients of real stores inside, outside by the map, and through one load balancer (5 minutes; RESULTS=directory)
+	@IMAGE=$(image) REQUIRE_NODE=1 RESULTS=$(or $(RESULTS),$(target_dir)) \
+	  cargo test --quiet --locked --package external-ip-controller --test e2e -- --ignored --nocapture --test-threads 1 stores::benchmark
 
 .PHONY: test-clients
 test-clients: ## redis-py, ioredis and redis-rs by the live map, against a real Redis Cluster (redis-server, npm, pip; root or user namespaces)

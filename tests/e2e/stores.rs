@@ -2,7 +2,9 @@
 //!
 //! `make test-stores`; not part of `make test-e2e`, because they take minutes and fetch the stores.
 
+mod benchmark;
 mod images;
 mod infinispan;
+mod jars;
 mod outside;
 mod redis;

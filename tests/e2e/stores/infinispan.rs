@@ -1,13 +1,13 @@
 //! An Infinispan cluster as the guide makes it, and the Hot Rod client with our transport factory outside.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use local_cluster::image::Image;
 use serde_json::{Value, json};
 
-use super::images::{self, run};
+use super::images;
+use super::jars::Jars;
 use super::outside::{Client, Files, decoded, follows, objects, program};
 use crate::readme::{Terminal, shell_blocks};
 use crate::rig::{Rig, eventually, root, say};
@@ -21,37 +21,22 @@ const KEYS: u64 = 1000;
 #[test]
 #[ignore = "takes minutes: make test-stores"]
 fn an_infinispan_cluster_is_used_directly_through_all_that_replaces_members() {
-    let image = images::archive("infinispan", &Image::new("quay.io/infinispan/server:16.0"));
-    let jars = Jars::build();
+    let (image, jars) = (image(), Jars::build());
     let Some(rig) = Rig::installed() else { return };
-    rig.cluster.load_image(&image).unwrap();
-    let guide = std::fs::read_to_string(root().join("docs/stores/infinispan.md")).unwrap();
-    let guide = shell_blocks(&guide);
-    let [install, grow, shrink] = guide.as_slice() else { panic!("{guide:#?}") };
-    let terminal = Terminal::new(&rig);
-    terminal.replace("examples/infinispan.yaml", &without_names(&rig).to_string());
-    rig.made("namespace", "infinispan");
     let begun = Instant::now();
     let step = |what: &str| say(&format!("infinispan: {what} after {:?}", begun.elapsed()));
-
-    terminal.types(&rig, install);
-    let map = Map::of_cluster(&rig, "infinispan", "infinispan");
-    let first = INFINISPAN.routed(&rig, &map, 3);
-    let password = password(&rig);
-    let size = |count: u64| {
-        eventually(&format!("{count} members have found each other"), || {
-            let found =
-                stats(&rig, &password, "infinispan-0", "cache-managers/default")["cluster_size"].as_u64();
-            if found == Some(count) { Ok(()) } else { Err(format!("{found:?}")) }
-        });
-    };
-    size(3);
+    let store = Infinispan::by_its_guide(&rig, &image);
+    let Infinispan { terminal, grow, shrink, map, first, password } = &store;
     step("a cluster of three");
 
     let files = Files::new("infinispan");
-    let java =
-        |factory: bool| jars.client(&rig, &first[0].address().unwrap().to_string(), &password, factory);
-    let mut blind = java(true);
+    let java = || {
+        let mut java = program(&rig, "java");
+        java.args(jars.arguments("Load")).args(store.properties(&first[0].address().unwrap().to_string()));
+        java.arg(TRANSPORT);
+        java
+    };
+    let mut blind = java();
     blind.env("EXTERNAL_IP_MAP", files.write("nat-map.json", "{}"));
     let refused = Client::start(&mut blind).line();
     let error = refused["error"].as_str().unwrap_or_else(|| panic!("{refused}"));
@@ -59,38 +44,92 @@ fn an_infinispan_cluster_is_used_directly_through_all_that_replaces_members() {
     assert!(refused["after_ms"].as_u64().unwrap() < 2000, "{refused}");
     step(&format!("a client with an empty map has failed as it should: {refused}"));
 
-    let mut follower = java(true);
-    follows(&mut follower, &map, &files);
+    let mut follower = java();
+    follows(&mut follower, map, &files);
     let mut client = Client::start(&mut follower);
     client.ready();
     client.all_succeed(2000);
-    let used = Members::used_directly(&rig, &password, 3);
+    let used = Members::used_directly(&rig, password, 3);
     step(&format!("all members are used: {used:?}"));
 
     rig.kubectl(&["-n", "infinispan", "delete", "pod", "infinispan-1", "--grace-period=0", "--force"]);
     let report = client.all_succeed(2000);
-    let second = INFINISPAN.routed(&rig, &map, 3);
+    let second = INFINISPAN.routed(&rig, map, 3);
     assert_eq!(second[1].outside, first[1].outside);
     INFINISPAN.rolled_out(&rig);
-    size(3);
-    let used = Members::used_directly(&rig, &password, 3);
+    store.size(&rig, 3);
+    let used = Members::used_directly(&rig, password, 3);
     let after = client.all_succeed(2000);
     step(&format!("infinispan-1 was killed and replaced: {report:?}, {after:?}, {used:?}"));
 
     terminal.types(&rig, grow);
-    INFINISPAN.routed(&rig, &map, 4);
-    size(4);
+    INFINISPAN.routed(&rig, map, 4);
+    store.size(&rig, 4);
     let report = client.all_succeed(4000);
-    let used = Members::used_directly(&rig, &password, 4);
+    let used = Members::used_directly(&rig, password, 4);
     step(&format!("four members: {report:?}, {used:?}"));
 
     terminal.types(&rig, shrink);
-    let last = INFINISPAN.routed(&rig, &map, 3);
-    size(3);
+    let last = INFINISPAN.routed(&rig, map, 3);
+    store.size(&rig, 3);
     let report = client.all_succeed(2000);
     step(&format!("three again: {report:?}"));
     let outside = |entries: &[Entry]| entries.iter().map(|entry| entry.outside.clone()).collect::<Vec<_>>();
-    assert_eq!(outside(&first), outside(&last), "each member has the address it began with");
+    assert_eq!(outside(first), outside(&last), "each member has the address it began with");
+}
+
+/// The property that makes a client go by the map.
+pub(super) const TRANSPORT: &str = "transport_factory=dev.externalip.hotrod.ExternalIpTransportFactory";
+
+/// The image that the example asks for.
+pub(super) fn image() -> PathBuf {
+    images::archive("infinispan", &Image::new("quay.io/infinispan/server:16.0"))
+}
+
+/// The cluster of the guide, with three members.
+pub(super) struct Infinispan {
+    terminal: Terminal,
+    grow: String,
+    shrink: String,
+    pub(super) map: Map,
+    pub(super) first: Vec<Entry>,
+    password: String,
+}
+
+impl Infinispan {
+    pub(super) fn by_its_guide(rig: &Rig, image: &Path) -> Self {
+        rig.cluster.load_image(image).unwrap();
+        let guide = std::fs::read_to_string(root().join("docs/stores/infinispan.md")).unwrap();
+        let [install, grow, shrink] = shell_blocks(&guide).try_into().unwrap();
+        let terminal = Terminal::new(rig);
+        terminal.replace("examples/infinispan.yaml", &without_names(rig).to_string());
+        rig.made("namespace", "infinispan");
+        terminal.types(rig, &install);
+        let map = Map::of_cluster(rig, "infinispan", "infinispan");
+        let first = INFINISPAN.routed(rig, &map, 3);
+        let store = Self { terminal, grow, shrink, map, first, password: password(rig) };
+        store.size(rig, 3);
+        store
+    }
+
+    /// Waits until so many members have found each other.
+    fn size(&self, rig: &Rig, count: u64) {
+        eventually(&format!("{count} members have found each other"), || {
+            let manager = stats(rig, &self.password, "infinispan-0", "cache-managers/default");
+            let found = manager["cluster_size"].as_u64();
+            if found == Some(count) { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+    }
+
+    /// A client's properties, to begin at this address.
+    pub(super) fn properties(&self, at: &str) -> [String; 4] {
+        [
+            format!("server_list={at}"),
+            "auth_username=app".to_owned(),
+            format!("auth_password={}", self.password),
+            "sasl_mechanism=SCRAM-SHA-256".to_owned(),
+        ]
+    }
 }
 
 /// What members say of themselves.
@@ -158,36 +197,4 @@ fn without_names(rig: &Rig) -> Value {
     let stack = env.iter_mut().find(|variable| variable["name"] == "STACK").expect("a variable STACK");
     stack["value"] = json!("tcp");
     json!({"apiVersion": "v1", "kind": "List", "items": objects})
-}
-
-/// Our module, the test's client and what they stand on.
-struct Jars(String);
-
-impl Jars {
-    fn build() -> Self {
-        let client = root().join("tests/stores/infinispan-client");
-        let build = |directory: &Path, goals: &[&str]| {
-            run(Command::new("mvn").current_dir(directory).args(["-q", "-B"]).args(goals))
-        };
-        build(&root().join("clients/java"), &["compile"]);
-        build(&client, &["compile", "dependency:build-classpath", "-Dmdep.outputFile=target/classpath"]);
-        let others = std::fs::read_to_string(client.join("target/classpath")).unwrap();
-        let classes = |directory: PathBuf| directory.join("target/classes").display().to_string();
-        Self([classes(client), classes(root().join("clients/java")), others.trim().to_owned()].join(":"))
-    }
-
-    /// With `factory` unset it is the client as it comes.
-    fn client(&self, rig: &Rig, at: &str, password: &str, factory: bool) -> Command {
-        let mut java = program(rig, "java");
-        java.args(["-Xmx256m", "-XX:+UseSerialGC", "-cp", &self.0, "Load"]).args([
-            &format!("server_list={at}"),
-            "auth_username=app",
-            &format!("auth_password={password}"),
-            "sasl_mechanism=SCRAM-SHA-256",
-        ]);
-        if factory {
-            java.arg("transport_factory=dev.externalip.hotrod.ExternalIpTransportFactory");
-        }
-        java
-    }
 }

@@ -44,7 +44,7 @@ pub(super) fn follows(command: &mut Command, map: &Map, files: &Files) {
 /// A client that writes and reads in a loop.
 pub(super) struct Client {
     process: Child,
-    ask: Option<ChildStdin>,
+    input: Option<ChildStdin>,
     lines: BufReader<ChildStdout>,
 }
 
@@ -60,8 +60,8 @@ pub(super) struct Report {
 impl Client {
     pub(super) fn start(command: &mut Command) -> Self {
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (ask, answers) = (process.stdin.take(), process.stdout.take().unwrap());
-        Self { process, ask, lines: BufReader::new(answers) }
+        let (input, answers) = (process.stdin.take(), process.stdout.take().unwrap());
+        Self { process, input, lines: BufReader::new(answers) }
     }
 
     /// Its next line; panics where it has ended.
@@ -76,9 +76,14 @@ impl Client {
         assert_eq!(first["ready"], true, "{first}");
     }
 
+    /// Its answer to a line.
+    pub(super) fn ask(&mut self, line: &str) -> Value {
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+        self.line()
+    }
+
     pub(super) fn report(&mut self) -> Report {
-        writeln!(self.ask.as_mut().unwrap(), "report").unwrap();
-        let line = self.line();
+        let line = self.ask("report");
         let number = |name: &str| line[name].as_u64().unwrap_or_else(|| panic!("{line}"));
         Report {
             operations: number("operations"),
@@ -106,7 +111,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        drop(self.ask.take()); // it ends with its input
+        drop(self.input.take()); // it ends with its input
         if std::thread::panicking() {
             let _ = self.process.kill();
         }

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -22,33 +22,21 @@ const KEYS: u64 = 1000;
 #[test]
 #[ignore = "takes minutes: make test-stores"]
 fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
-    let image = images::archive("redis", &Image::new("redis:7.0"));
+    let image = image();
     let Some(rig) = Rig::installed() else { return };
-    rig.cluster.load_image(&image).unwrap();
-    let storage = Storage::new(&rig);
-    let guide = std::fs::read_to_string(root().join("docs/stores/redis.md")).unwrap();
-    let guide = shell_blocks(&guide);
-    let [install, make, grow, shrink] = guide.as_slice() else { panic!("{guide:#?}") };
-    let terminal = Terminal::new(&rig);
-    terminal.replace("examples/redis.yaml", &storage.instead_of_claims(&rig).to_string());
-    rig.made("namespace", "redis");
     let begun = Instant::now();
     let step = |what: &str| say(&format!("redis: {what} after {:?}", begun.elapsed()));
-
-    terminal.types(&rig, install);
-    let map = Map::of_cluster(&rig, "redis", "redis");
-    let first = REDIS.routed(&rig, &map, 3);
-    terminal.types(&rig, make);
+    let store = Redis::by_its_guide(&rig, &image);
+    let Redis { terminal, grow, shrink, map, first, .. } = &store;
     step("a cluster of three");
 
     let files = Files::new("redis");
     let python = || {
         let mut python = program(&rig, "python3");
-        let secret = ["-n", "redis", "get", "secret", "redis", "-o", "jsonpath={.data.password}"];
         python
             .arg(root().join("tests/stores/redis/client.py"))
             .env("PYTHONPATH", packages())
-            .env("PASSWORD", decoded(&rig.kubectl(&secret)));
+            .env("PASSWORD", &store.password);
         python
     };
     let mut blind = python();
@@ -60,7 +48,7 @@ fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
     step("a client with an empty map has failed as it should");
 
     let mut follower = python();
-    follows(&mut follower, &map, &files);
+    follows(&mut follower, map, &files);
     let mut client = Client::start(&mut follower);
     client.ready();
     client.all_succeed(2000);
@@ -70,7 +58,7 @@ fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
     step(&format!("all members are used directly: {used:?}"));
 
     rig.kubectl(&["-n", "redis", "delete", "pod", "redis-1", "--grace-period=0", "--force"]);
-    let second = replaced(&rig, &map, &first[1].uid);
+    let second = replaced(&rig, map, &first[1].uid);
     assert_eq!(second[1].outside, first[1].outside);
     REDIS.rolled_out(&rig);
     let used = eventually("the successor is used", || {
@@ -81,8 +69,9 @@ fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
     step(&format!("redis-1 was replaced: {report:?}, {used:?}"));
 
     terminal.types(&rig, grow);
-    REDIS.routed(&rig, &map, 4);
-    let report = client.all_succeed(2000);
+    REDIS.routed(&rig, map, 4);
+    let report = client.all_succeed(1);
+    client.all_succeed(2 * KEYS + 2); // each key once: where it is now, a redirection has told
     Members::forget(&rig, 4);
     client.all_succeed(2000);
     let used = Members::of(&rig, 4);
@@ -91,13 +80,48 @@ fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
     step(&format!("four members: {report:?}, {used:?}"));
 
     terminal.types(&rig, shrink);
-    let last = REDIS.routed(&rig, &map, 3);
+    let last = REDIS.routed(&rig, map, 3);
     let report = client.all_succeed(2000);
     let used = Members::of(&rig, 3);
     assert_eq!(used.keys.iter().sum::<u64>(), KEYS, "{used:?}");
     step(&format!("three again: {report:?}, {used:?}"));
     let outside = |entries: &[Entry]| entries.iter().map(|entry| entry.outside.clone()).collect::<Vec<_>>();
-    assert_eq!(outside(&first), outside(&last), "each member has the address it began with");
+    assert_eq!(outside(first), outside(&last), "each member has the address it began with");
+}
+
+/// The image that the example asks for.
+pub(super) fn image() -> PathBuf {
+    images::archive("redis", &Image::new("redis:7.0"))
+}
+
+/// The cluster of the guide, with three members.
+pub(super) struct Redis {
+    terminal: Terminal,
+    grow: String,
+    shrink: String,
+    pub(super) map: Map,
+    pub(super) first: Vec<Entry>,
+    pub(super) password: String,
+    _storage: Storage,
+}
+
+impl Redis {
+    pub(super) fn by_its_guide(rig: &Rig, image: &Path) -> Self {
+        rig.cluster.load_image(image).unwrap();
+        let storage = Storage::new(rig);
+        let guide = std::fs::read_to_string(root().join("docs/stores/redis.md")).unwrap();
+        let [install, make, grow, shrink] = shell_blocks(&guide).try_into().unwrap();
+        let terminal = Terminal::new(rig);
+        terminal.replace("examples/redis.yaml", &storage.instead_of_claims(rig).to_string());
+        rig.made("namespace", "redis");
+        terminal.types(rig, &install);
+        let map = Map::of_cluster(rig, "redis", "redis");
+        let first = REDIS.routed(rig, &map, 3);
+        terminal.types(rig, &make);
+        let secret = ["-n", "redis", "get", "secret", "redis", "-o", "jsonpath={.data.password}"];
+        let password = decoded(&rig.kubectl(&secret));
+        Self { terminal, grow, shrink, map, first, password, _storage: storage }
+    }
 }
 
 /// The map, once it shows another redis-1.

@@ -15,7 +15,7 @@ import org.infinispan.client.hotrod.configuration.ConfigurationBuilder;
  * the map: hotrod properties are its only argument, one of them names the transport factory.
  *
  * <p>Each line of input is answered by a line of JSON: what was done since the one before. The first line of output is
- * {@code {"ready": true}}, or what failed and how long that took.
+ * {@code {"ready": true}}, or what failed and how long after it began to connect.
  */
 public final class Load {
     private static final int KEYS = 1000;
@@ -32,13 +32,15 @@ public final class Load {
     }
 
     public static void main(String[] arguments) throws Exception {
-        long begun = System.nanoTime();
         Properties properties = new Properties();
         for (String argument : arguments) {
             String[] pair = argument.split("=", 2);
             properties.setProperty("infinispan.client.hotrod." + pair[0], pair[1]);
         }
-        try (RemoteCacheManager manager = new RemoteCacheManager(new ConfigurationBuilder().withProperties(properties).build())) {
+        RemoteCacheManager manager = new RemoteCacheManager(new ConfigurationBuilder().withProperties(properties).build(), false);
+        long begun = System.nanoTime();
+        try (manager) {
+            manager.start();
             RemoteCache<String, String> cache = manager.getCache("data");
             for (int key = 0; key < KEYS; key++) {
                 cache.put("key-" + key, "0");
