@@ -19,6 +19,7 @@ mod plan;
 mod policies;
 mod reach;
 mod readiness;
+mod recreate;
 mod rig;
 mod rights;
 mod rotation;

@@ -23,6 +23,7 @@ limits: {slotsPerCluster: 12, slotsPerNamespace: 40}
 classes:
   default: {retention: 10m, reuseAfter: 1s}
   brief: {retention: 2s, reuseAfter: 1s}
+  anew: {service: {loadBalancerClass: example.com/nobody}, reuseAfter: 1s}
   nobody-serves: {service: {loadBalancerClass: example.com/nobody}}
   sharing: {exposure: [shared, dedicated], shared: {firstPort: 20000, portsPerService: 4}, reuseAfter: 1s}
   nodes: {exposure: [nodePort], reuseAfter: 1s}
