@@ -98,6 +98,19 @@ chaos-update: ## The minute of chaos, begun by an older version (FROM=revision; 
 watchers: ## A thousand readers of /v1/watch at once, with slow and broken ones; prints how long a change takes to reach them
 	@cargo test --quiet --release --locked --package external-ip-controller --lib -- --ignored --nocapture a_thousand_readers
 
+# --- what it costs: docs/benchmarks.md ---
+.PHONY: bench-micro
+bench-micro: ## Instructions and allocations of the core, compared with the recorded ones (valgrind; RECORD=1 records them)
+	@cargo run --quiet --locked --profile bench --package bench-micro -- $(if $(RECORD),record)
+
+agnhost := $(target_dir)/bench/agnhost
+.PHONY: bench
+bench: binary ## The product measured beside what it is compared with (go; ONLY="admission idle steady"); tables, and bench.json
+	@cargo build --quiet --release --locked --package bench
+	@cd benches/agnhost && go build -trimpath -o $(agnhost) k8s.io/kubernetes/test/images/agnhost
+	@$(target_dir)/release/bench run --binary $(stage)/out/external-ip-controller --agnhost $(agnhost) --json $(target_dir)/bench.json $(ONLY)
+	@echo "all runs: $(target_dir)/bench.json"
+
 .PHONY: test-tool
 test-tool: ## The local cluster itself: nothing is left behind, wherever it was killed
 	@cargo test --quiet --locked --package local-cluster
