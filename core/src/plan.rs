@@ -219,7 +219,9 @@ impl<'a> ClusterPlan<'a> {
         self.lift_gates(&claims, &slots, &assignment);
         self.mark_routed(&claims);
         let own = |number: &u32| slots[number].exposure != Exposure::Shared;
-        for (claim, number) in assignment.held.iter().filter(|(_, number)| own(number)) {
+        // one the pod moves to as well: it may ask for what is another's by now
+        let own_slots = assignment.held.iter().chain(&assignment.hoped).filter(|(_, number)| own(number));
+        for (claim, number) in own_slots {
             self.keep(&claims[*claim], &slots[number]);
         }
         for new in assignment.new.iter().filter(|new| new.exposure != Exposure::Shared) {
@@ -232,9 +234,6 @@ impl<'a> ClusterPlan<'a> {
             let Some(desired) = self.desired(&claims[spare.like], slot, asked) else { continue };
             let pod_id = spare.name.as_ref().map(|name| names::pod_id_of_name(&self.cluster.name, name));
             self.make(SlotService { pod_id, pod: spare.name.clone().unwrap_or_default(), ..desired });
-        }
-        for service in assignment.hoped.iter().filter_map(|(_, number)| slots[number].settled()) {
-            self.mark_overdue(service);
         }
         self.release(&slots, &assignment, &mut drafts);
         for draft in drafts.values() {

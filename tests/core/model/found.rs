@@ -242,3 +242,19 @@ fn a_static_address_that_a_lost_service_has_is_given_again_once_that_is_gone() {
         ],
     );
 }
+
+/// A Service is to give way, is lost, and comes back when there is another one that asks for its address.
+#[test]
+fn the_service_a_pod_moves_to_asks_for_no_address_of_the_one_it_leaves() {
+    goes_well(
+        Setting { not_ready_too: false, pool: 3, ..SETTING },
+        &[
+            born(0),
+            Step::Settle,
+            Step::EditService { service: 2, edit: ServiceEdit::Recreate },
+            Step::EditService { service: 2, edit: ServiceEdit::Unlabel },
+            Step::Settle,
+            Step::EditService { service: 0, edit: ServiceEdit::Relabel },
+        ],
+    );
+}
