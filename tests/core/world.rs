@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::manual_assert)] // a failure here is a failed test
 
+mod api;
+mod controllers;
+mod pod;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +17,11 @@ use external_ip_core::names::{self, Key};
 use external_ip_core::objects::{Namespace, Node, Pod, Service, Slice};
 use external_ip_core::plan::{Now, Planner};
 use external_ip_core::settings::Settings;
-use external_ip_core::stamp;
 use external_ip_core::state::{Change, PodFeed, State, Update};
 use serde_json::{Value, json};
+
+use controllers::list;
+pub(crate) use pod::{PodBuilder, owner};
 
 pub(crate) const NS: &str = "data";
 
@@ -142,7 +148,7 @@ impl World {
     }
 
     pub(crate) fn pod(&mut self, name: &str) -> PodBuilder<'_> {
-        PodBuilder { value: pod_json(name), world: self, named: true }
+        PodBuilder::of_stateful_set(self, name)
     }
 
     pub(crate) fn put_pod(&mut self, mut value: Value) {
@@ -263,117 +269,12 @@ impl World {
         writes
     }
 
-    fn perform(&mut self, action: &Action) -> Outcome {
-        let outcome = match action {
-            Action::CreateService(_) => self.create(&action.body()),
-            Action::UpdateService { desired, .. } => self.patch(&desired.key, &action.body()),
-            Action::AnnotateService { key, .. } => self.patch(key, &action.body()),
-            Action::DeleteService { key, uid, version } => self.remove(key, uid, *version),
-            Action::LabelPod { key, uid, pod_id } => self.label(key, uid, pod_id),
-            Action::LiftGate { key, .. } | Action::MarkRouted { key, .. } => {
-                self.patch_pod(&key.name, action.body())
-            }
-            Action::RecordEvent(event) => {
-                let told = (event.kind.clone(), event.name.clone(), event.reason.code.as_str().to_owned());
-                self.events.push(told);
-                self.said = event.reason.message();
-                Outcome::Done
-            }
-        };
-        if outcome == Outcome::Done {
-            self.writes.push(action.kind());
-        }
-        outcome
-    }
-
-    fn create(&mut self, body: &Value) -> Outcome {
-        if let Some(message) = &self.refuse_creates {
-            return Outcome::Refused(message.clone());
-        }
-        let balances = body["spec"]["type"] == "LoadBalancer";
-        if let Some(message) = self.refuse_balancers.as_ref().filter(|_| balances) {
-            return Outcome::Refused(message.clone());
-        }
-        let name = body["metadata"]["name"].as_str().unwrap().to_owned();
-        if let Some(taken) = self.foreign.get(&name).or(self.services.get(&name)) {
-            return Outcome::NameTaken {
-                uid: taken["metadata"]["uid"].as_str().unwrap().into(),
-                version: taken["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap(),
-                ours: self.services.contains_key(&name),
-                adoptable: taken["metadata"]["annotations"][names::ADOPT_ANNOTATION] == "true",
-                selector: taken["spec"]["selector"]
-                    .as_object()
-                    .into_iter()
-                    .flat_map(|m| m.keys().cloned())
-                    .collect(),
-                addresses: parse::<Service>(taken).given().collect(),
-            };
-        }
-        let mut value = body.clone();
-        value["metadata"]["uid"] = json!(format!("service-{}", self.version));
-        self.allocate_node_ports(&mut value);
-        value["metadata"]["creationTimestamp"] = json!(self.timestamp());
-        self.put_service(value);
-        Outcome::Done
-    }
-
-    /// As the API server does, for NodePort Services here.
-    fn allocate_node_ports(&mut self, service: &mut Value) {
-        if service["spec"]["type"] != "NodePort" {
-            return;
-        }
-        for port in service["spec"]["ports"].as_array_mut().unwrap() {
-            if port["nodePort"].is_null() {
-                port["nodePort"] = json!(self.next_node_port);
-                self.next_node_port += 1;
-            }
-        }
-    }
-
     pub(crate) fn put_node(&mut self, name: &str, addresses: &[(&str, &str)]) {
         let addresses: Vec<Value> =
             addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address})).collect();
         let node = json!({"metadata": {"name": name, "resourceVersion": self.tick().to_string()},
             "status": {"addresses": addresses}});
         self.deliver(Update::Nodes(Change::Applied(parse::<Node>(&node))));
-    }
-
-    fn patch(&mut self, key: &Key, patch: &Value) -> Outcome {
-        let name = &*key.name;
-        let found = self.services.get(name).or(self.foreign.get(name)).cloned();
-        let Some(mut value) = found else { return Outcome::Conflict };
-        let same = |field: &str| value["metadata"][field] == patch["metadata"][field];
-        if !same("uid") || !same("resourceVersion") {
-            return Outcome::Conflict;
-        }
-        json_patch::merge(&mut value, patch);
-        self.allocate_node_ports(&mut value);
-        self.foreign.remove(name);
-        self.put_service(value);
-        Outcome::Done
-    }
-
-    fn remove(&mut self, key: &Key, uid: &str, version: u64) -> Outcome {
-        let Some(value) = self.services.get(&*key.name) else { return Outcome::Conflict };
-        let version = version.to_string();
-        if value["metadata"]["uid"] != uid || value["metadata"]["resourceVersion"] != version {
-            return Outcome::Conflict;
-        }
-        self.delete_service(&key.name);
-        Outcome::Done
-    }
-
-    fn label(&mut self, key: &Key, uid: &str, pod_id: &str) -> Outcome {
-        let Some(value) = self.pods.get(&*key.name).cloned() else { return Outcome::Conflict };
-        if value["metadata"]["uid"] != uid {
-            return Outcome::Conflict;
-        }
-        let before = feed_of(&value);
-        self.edit_pod(&key.name, |v| v["metadata"]["labels"][names::POD_ID_LABEL] = json!(pod_id));
-        if before != feed_of(&self.pods[&*key.name]) {
-            self.deliver(Update::Pods(before, Change::Deleted(parse::<Pod>(&value))));
-        }
-        Outcome::Done
     }
 
     /// Another replica takes over and knows nothing.
@@ -400,268 +301,6 @@ impl World {
     pub(crate) fn timestamp(&self) -> String {
         jiff::Timestamp::from_second(i64::try_from(self.clock.as_secs()).unwrap()).unwrap().to_string()
     }
-
-    fn patch_pod(&mut self, name: &str, patch: Value) -> Outcome {
-        let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
-        let Some(mut value) = self.pods.get(name).cloned() else { return Outcome::Conflict };
-        if json_patch::patch(&mut value, &patch).is_err() {
-            return Outcome::Conflict;
-        }
-        self.put_pod(value);
-        Outcome::Done
-    }
-
-    /// The load balancer and the EndpointSlice controller; answers whether they changed anything.
-    fn run_controllers(&mut self) -> bool {
-        let mut changed = false;
-        for (name, service) in self.services.clone() {
-            if self.load_balancer
-                && service["spec"]["type"] == "LoadBalancer"
-                && service["status"]["loadBalancer"]["ingress"].is_null()
-                && let Some(ingress) = self.serve(&service)
-            {
-                self.edit_service(&name, |v| v["status"]["loadBalancer"]["ingress"] = ingress);
-                changed = true;
-            }
-            changed |= !self.slices_held && self.write_slice(&name, &service);
-        }
-        let service = |slice: &str| slice.split('/').next().unwrap_or_default().to_owned();
-        let orphans: Vec<String> =
-            self.slices.keys().filter(|name| !self.services.contains_key(&service(name))).cloned().collect();
-        let orphans = if self.slices_held { Vec::new() } else { orphans };
-        for name in orphans {
-            self.drop_slice(&name);
-            changed = true;
-        }
-        changed
-    }
-
-    /// What the load balancer gives a Service: the addresses it asks for where nobody has them, else any.
-    fn serve(&mut self, service: &Value) -> Option<Value> {
-        let Some(asked) = service["metadata"]["annotations"][ASKS].as_str() else {
-            return Some(json!([{"ip": self.allocate()}]));
-        };
-        let given: Vec<Value> = self
-            .services
-            .values()
-            .flat_map(|s| s["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default())
-            .map(|ingress| ingress["ip"].clone())
-            .collect();
-        let asked: Vec<&str> = asked.split(',').collect();
-        let free = asked.iter().all(|ip| !given.contains(&json!(ip)));
-        free.then(|| asked.iter().map(|ip| json!({"ip": ip})).collect())
-    }
-
-    fn allocate(&mut self) -> String {
-        let ip = self.free_ips.pop_first().unwrap_or_else(|| {
-            self.next_ip += 1;
-            self.next_ip
-        });
-        format!("203.0.113.{ip}")
-    }
-
-    /// One slice per family and set of ports that pods have under the Service's targets, as Kubernetes' controller makes them.
-    fn write_slice(&mut self, name: &str, service: &Value) -> bool {
-        let selector = service["spec"]["selector"].as_object().cloned().unwrap_or_default();
-        let matches = |pod: &Value| selector.iter().all(|(k, v)| pod["metadata"]["labels"][k] == *v);
-        let mut by_ports: BTreeMap<String, (Vec<Value>, Vec<Value>)> = BTreeMap::new();
-        for pod in self.pods.values().filter(|p| matches(p)) {
-            if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
-                continue;
-            }
-            let dual =
-                service["spec"]["ipFamilyPolicy"].as_str().is_some_and(|policy| policy != "SingleStack");
-            let served = if dual { 2 } else { 1 };
-            let ports: Vec<Value> = list(&service["spec"]["ports"])
-                .filter_map(|p| {
-                    let number = number_of(pod, p)?;
-                    Some(json!({"name": p["name"], "port": number, "protocol": p["protocol"]}))
-                })
-                .collect();
-            for ip in list(&pod["status"]["podIPs"]).filter_map(|ip| ip["ip"].as_str()).take(served) {
-                let endpoint = json!({"addresses": [ip], "conditions": {"ready": true},
-                    "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}});
-                // and one per family
-                let kind = format!("{} {}", ip.contains(':'), json!(ports));
-                by_ports.entry(kind).or_insert((ports.clone(), Vec::new())).1.push(endpoint);
-            }
-        }
-        let mut labels = service["metadata"]["labels"].clone();
-        labels[names::SLICE_SERVICE_LABEL] = json!(name);
-        labels[names::SLICE_MANAGED_BY_LABEL] = json!(names::SLICE_CONTROLLER);
-        let mut wanted = BTreeMap::new();
-        for (index, (ports, endpoints)) in by_ports.into_values().enumerate() {
-            let content = json!({"labels": labels, "endpoints": endpoints, "ports": ports});
-            wanted.insert(format!("{name}/{index}"), content);
-        }
-        let prefix = format!("{name}/");
-        let surplus: Vec<String> = self
-            .slices
-            .keys()
-            .filter(|k| k.starts_with(&prefix) && !wanted.contains_key(*k))
-            .cloned()
-            .collect();
-        let mut changed = !surplus.is_empty();
-        for slice in surplus {
-            self.drop_slice(&slice);
-        }
-        for (slice, content) in wanted {
-            if self.slices.get(&slice).is_some_and(|s| s["content"] == content) {
-                continue;
-            }
-            let value = json!({"metadata": {"namespace": NS, "name": slice.replace('/', "-x"), "uid": format!("slice-{slice}"),
-                "resourceVersion": self.tick().to_string(), "labels": content["labels"]},
-                "endpoints": content["endpoints"], "ports": content["ports"], "content": content});
-            self.slices.insert(slice, value.clone());
-            self.slice(&value);
-            changed = true;
-        }
-        changed
-    }
-
-    fn drop_slice(&mut self, slice: &str) {
-        let mut value = self.slices.remove(slice).unwrap();
-        value["metadata"]["resourceVersion"] = json!(self.tick().to_string());
-        self.deliver(Update::Slices(Change::Deleted(parse::<Slice>(&value))));
-    }
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-/// What a Service's port leads to on a pod: by number as it is, by name what the first container calls so.
-fn number_of(pod: &Value, port: &Value) -> Option<Value> {
-    if port["targetPort"].is_number() {
-        return Some(port["targetPort"].clone());
-    }
-    let mut declared = list(&pod["spec"]["containers"]).flat_map(|c| list(&c["ports"]));
-    let protocol = |p: &Value| p["protocol"].as_str().unwrap_or("TCP").to_owned();
-    let found = declared.find(|p| p["name"] == port["targetPort"] && protocol(p) == protocol(port));
-    Some(found?["containerPort"].clone())
-}
-
-pub(crate) struct PodBuilder<'w> {
-    world: &'w mut World,
-    value: Value,
-    named: bool,
-}
-
-impl PodBuilder<'_> {
-    pub(crate) fn label(mut self, key: &str, value: &str) -> Self {
-        self.value["metadata"]["labels"][key] = json!(value);
-        self
-    }
-
-    pub(crate) fn annotation(mut self, key: &str, value: &str) -> Self {
-        self.value["metadata"]["annotations"][key] = json!(value);
-        self
-    }
-
-    pub(crate) fn set(mut self, pointer: &str, value: Value) -> Self {
-        let (parent, field) = pointer.rsplit_once('/').unwrap();
-        self.value.pointer_mut(parent).unwrap()[field] = value;
-        self
-    }
-
-    /// As a review shows a pod that is to get its name later.
-    pub(crate) fn without_name(self) -> Self {
-        self.set("/metadata/name", json!(""))
-    }
-
-    pub(crate) fn named(self, name: &str) -> Self {
-        self.set("/metadata/name", json!(name))
-    }
-
-    /// Made at this second instead of one by one.
-    pub(crate) fn created(self, second: i64) -> Self {
-        self.set(
-            "/metadata/creationTimestamp",
-            json!(jiff::Timestamp::from_second(second).unwrap().to_string()),
-        )
-    }
-
-    pub(crate) fn without(mut self, parent: &str, field: &str) -> Self {
-        self.value.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(field);
-        self
-    }
-
-    /// Of a ReplicaSet: its name never comes back.
-    pub(crate) fn anonymous(mut self) -> Self {
-        self.named = false;
-        self.set("/metadata/ownerReferences", owner("ReplicaSet"))
-    }
-
-    /// What the real webhook makes of it.
-    pub(crate) fn admitted(mut self) -> Self {
-        let review = json!({"request": {"uid": format!("review-{}", self.world.version), "operation": "CREATE", "namespace": NS, "object": self.value,
-            "resource": {"group": "", "version": "v1", "resource": "pods"}}});
-        let state = &self.world.state;
-        let kept = |cluster: &Key, name: &str| mapping::kept_addresses(state, cluster).get(name).cloned();
-        let answer = stamp::answer(review.to_string().as_bytes(), state.settings(), &kept).unwrap();
-        let answer: Value = serde_json::from_slice(&answer.body).unwrap();
-        if let Some(patch) = answer["response"]["patch"].as_str() {
-            let patch = data_encoding::BASE64.decode(patch.as_bytes()).unwrap();
-            let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
-            json_patch::patch(&mut self.value, &patch).unwrap();
-        }
-        self
-    }
-
-    /// Held by our gate behind another one, made now, and not started.
-    pub(crate) fn gated(self) -> Self {
-        let now = self.world.timestamp();
-        self.set(
-            "/spec/schedulingGates",
-            json!([{"name": "example.com/quota"}, {"name": names::ADDRESS_GATE}]),
-        )
-        .set("/metadata/creationTimestamp", json!(now))
-        .set("/status/podIPs", json!([]))
-    }
-
-    /// Created while the webhook was there.
-    pub(crate) fn stamped(self) -> Self {
-        let cluster =
-            self.value["metadata"]["labels"][names::CLUSTER_LABEL].as_str().unwrap_or("c").to_owned();
-        let name = self.value["metadata"]["name"].as_str().unwrap().to_owned();
-        let id = if self.named {
-            names::pod_id_of_name(&cluster, &name)
-        } else {
-            names::pod_id_of_seed(&cluster, &name)
-        };
-        self.label(names::POD_ID_LABEL, &id)
-    }
-
-    pub(crate) fn create(mut self) {
-        let version = self.world.tick();
-        let (second, ip) = (i64::try_from(version).unwrap(), u8::try_from(version % 250).unwrap());
-        let created = jiff::Timestamp::from_second(second).unwrap();
-        let metadata = &mut self.value["metadata"];
-        if metadata["uid"].is_null() {
-            metadata["uid"] = json!(format!("pod-{version}"));
-        }
-        if metadata["creationTimestamp"].is_null() {
-            metadata["creationTimestamp"] = json!(created.to_string());
-        }
-        if self.value["status"]["podIPs"].is_null() {
-            self.value["status"]["podIPs"] = json!([{"ip": format!("198.18.{}.{ip}", version / 250)}]);
-        }
-        self.world.put_pod(self.value);
-    }
-}
-
-pub(crate) fn owner(kind: &str) -> Value {
-    json!([{"apiVersion": "apps/v1", "kind": kind, "name": "c", "uid": "owner", "controller": true}])
-}
-
-fn pod_json(name: &str) -> Value {
-    json!({
-        "metadata": {"namespace": NS, "name": name, "labels": {names::CLUSTER_LABEL: "c"}, "annotations": {},
-            "ownerReferences": owner("StatefulSet")},
-        "spec": {"containers": [{"ports": [{"name": "hotrod", "containerPort": 11222}]}],
-            "hostname": name, "subdomain": "c"},
-        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
-    })
 }
 
 fn namespace(version: u64, deleting: bool) -> Namespace {
