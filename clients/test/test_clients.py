@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import re
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -164,6 +166,35 @@ class Ioredis(ByTheMap, unittest.TestCase):
 
 class RedisRs(ByTheMap, unittest.TestCase):
     name = "redis-rs"
+
+
+class Documented(unittest.TestCase):
+    """The examples of docs/clients.md, as somebody who has just copied them: the map's address alone is another."""
+
+    def run_example(self, language, copied, *command):
+        the_map = Map()
+        self.addCleanup(the_map.end)
+        the_map.publish({n: n for n in range(1, 5)})
+        url = the_map.arguments()[0]
+        text = (HERE.parents[1] / "docs/clients.md").read_text()
+        example = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL).group(1)
+        self.assertIn("https://203.0.113.9:8888", example)
+        file = the_map.directory / f"example{copied.suffix}"
+        file.write_text(example.replace("https://203.0.113.9:8888", url))
+        shutil.copy(copied, the_map.directory)
+        (the_map.directory / "node_modules").symlink_to(os.environ["NODE_PATH"])
+        slot = next(n for n, slots in store.slots.items() if store.slot("key") in slots)
+        store.ask(slot, "DEL", "key")
+        client = subprocess.Popen([*command, file.name], cwd=the_map.directory)
+        self.addCleanup(client.wait)
+        self.addCleanup(client.kill)
+        until("the key is written", lambda: store.ask(slot, "GET", "key") == "value")
+
+    def test_the_python_example_writes_a_key(self):
+        self.run_example("python", HERE.parent / "python/external_ip.py", os.environ["PYTHON"])
+
+    def test_the_node_example_writes_a_key(self):
+        self.run_example("js", HERE.parent / "node/external-ip.mjs", "node")
 
 
 class Announced(unittest.TestCase):

@@ -1,5 +1,6 @@
 //! An Infinispan cluster as the guide makes it, and the Hot Rod client with our transport factory outside.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -17,6 +18,8 @@ const INFINISPAN: Workload =
     Workload { kind: "StatefulSet", namespace: "infinispan", name: "infinispan", annotations: &[] };
 /// Keys the client writes.
 const KEYS: u64 = 1000;
+/// Those whose owners are asked for: each member has some.
+const ALONE: RangeInclusive<usize> = 10..=69;
 
 #[test]
 #[ignore = "takes minutes: make test-stores"]
@@ -39,8 +42,10 @@ fn an_infinispan_cluster_is_used_directly_through_all_that_replaces_members() {
     let mut blind = java();
     blind.env("EXTERNAL_IP_MAP", files.write("nat-map.json", "{}"));
     let refused = Client::start(&mut blind).line();
-    let error = refused["error"].as_str().unwrap_or_else(|| panic!("{refused}"));
-    assert!(error.contains("has no external address in the map"), "{refused}");
+    for error in ["first", "error"] {
+        let error = refused[error].as_str().unwrap_or_else(|| panic!("{refused}"));
+        assert!(error.contains("has no external address in the map"), "{refused}");
+    }
     assert!(refused["after_ms"].as_u64().unwrap() < 2000, "{refused}");
     step(&format!("a client with an empty map has failed as it should: {refused}"));
 
@@ -50,7 +55,8 @@ fn an_infinispan_cluster_is_used_directly_through_all_that_replaces_members() {
     client.ready();
     client.all_succeed(2000);
     let used = Members::used_directly(&rig, password, 3);
-    step(&format!("all members are used: {used:?}"));
+    let owners = store.each_key_goes_to_its_owner(&rig, &mut client, first);
+    step(&format!("all members are used: {used:?}, and each for its own keys: {owners:?}"));
 
     rig.kubectl(&["-n", "infinispan", "delete", "pod", "infinispan-1", "--grace-period=0", "--force"]);
     let report = client.all_succeed(2000);
@@ -60,20 +66,23 @@ fn an_infinispan_cluster_is_used_directly_through_all_that_replaces_members() {
     store.size(&rig, 3);
     let used = Members::used_directly(&rig, password, 3);
     let after = client.all_succeed(2000);
-    step(&format!("infinispan-1 was killed and replaced: {report:?}, {after:?}, {used:?}"));
+    let owners = store.each_key_goes_to_its_owner(&rig, &mut client, &second);
+    step(&format!("infinispan-1 was killed and replaced: {report:?}, {after:?}, {used:?}, {owners:?}"));
 
     terminal.types(&rig, grow);
-    INFINISPAN.routed(&rig, map, 4);
+    let four = INFINISPAN.routed(&rig, map, 4);
     store.size(&rig, 4);
     let report = client.all_succeed(4000);
     let used = Members::used_directly(&rig, password, 4);
-    step(&format!("four members: {report:?}, {used:?}"));
+    let owners = store.each_key_goes_to_its_owner(&rig, &mut client, &four);
+    step(&format!("four members: {report:?}, {used:?}, {owners:?}"));
 
     terminal.types(&rig, shrink);
     let last = INFINISPAN.routed(&rig, map, 3);
     store.size(&rig, 3);
     let report = client.all_succeed(2000);
-    step(&format!("three again: {report:?}"));
+    let owners = store.each_key_goes_to_its_owner(&rig, &mut client, &last);
+    step(&format!("three again: {report:?}, {owners:?}"));
     let outside = |entries: &[Entry]| entries.iter().map(|entry| entry.outside.clone()).collect::<Vec<_>>();
     assert_eq!(outside(first), outside(&last), "each member has the address it began with");
 }
@@ -112,13 +121,58 @@ impl Infinispan {
         store
     }
 
-    /// Waits until so many members have found each other.
+    /// Waits until so many members have found each other, and each of them has the keys it is to have.
     fn size(&self, rig: &Rig, count: u64) {
         eventually(&format!("{count} members have found each other"), || {
             let manager = stats(rig, &self.password, "infinispan-0", "cache-managers/default");
             let found = manager["cluster_size"].as_u64();
             if found == Some(count) { Ok(()) } else { Err(format!("{found:?}")) }
         });
+        for n in 0..count {
+            eventually(&format!("infinispan-{n} moves no keys"), || {
+                let cache = stats(rig, &self.password, &format!("infinispan-{n}"), "caches/data");
+                let moving = &cache["rehash_in_progress"];
+                if moving == false { Ok(()) } else { Err(format!("{moving}")) }
+            });
+        }
+    }
+
+    /// Has the client use one member's keys after the other's: its owner is asked for each of them, and nobody else. How
+    /// many keys that was for each member.
+    fn each_key_goes_to_its_owner(&self, rig: &Rig, client: &mut Client, members: &[Entry]) -> Vec<usize> {
+        let owners = self.owners(rig, members);
+        let asked = || Members::of(rig, &self.password, members.len()).operations;
+        client.rests(|client| {
+            let mut before = asked();
+            for owner in 0..members.len() {
+                let keys: Vec<_> =
+                    ALONE.zip(&owners).filter(|(_, o)| **o == owner).map(|(key, _)| key).collect();
+                assert!(!keys.is_empty(), "infinispan-{owner} owns none of {ALONE:?}");
+                client.keys(&keys);
+                let mut wanted = before.clone();
+                wanted[owner] += 2 * keys.len() as u64;
+                before = asked();
+                assert_eq!(before, wanted, "all operations with keys of infinispan-{owner} are its own");
+            }
+        });
+        (0..members.len()).map(|n| owners.iter().filter(|owner| **owner == n).count()).collect()
+    }
+
+    /// Whose each of these keys is before all others, by the cluster's own account.
+    fn owners(&self, rig: &Rig, members: &[Entry]) -> Vec<usize> {
+        let (first, last) = ALONE.into_inner();
+        // the owner is told of the bytes that are sent: so as they are stored, a Protocol Buffers string of six bytes
+        let keys = format!("caches/data/%4A%06key-[{first}-{last}]?action=distribution");
+        let told = documents(rig, &self.password, "infinispan-0", &keys);
+        assert_eq!(told.len(), ALONE.count(), "{told:?}");
+        let owner = |key: &Value| {
+            assert_eq!(key["contains_key"], true, "{key}");
+            let owners = key["owners"].as_array().unwrap();
+            let primary = owners.iter().find(|owner| owner["primary"] == true).unwrap();
+            let ip = primary["node_addresses"][0].as_str().unwrap().rsplit_once(':').unwrap().0;
+            members.iter().position(|member| member.inside == ip).unwrap_or_else(|| panic!("{primary}"))
+        };
+        told.iter().map(owner).collect()
     }
 
     /// A client's properties, to begin at this address.
@@ -167,13 +221,19 @@ impl Members {
     }
 }
 
-/// A document of one member's own interface.
+/// A document of one member's own interface; null where there is none.
 fn stats(rig: &Rig, password: &str, pod: &str, path: &str) -> Value {
+    documents(rig, password, pod, path).pop().unwrap_or(Value::Null)
+}
+
+/// The same for a path with a range in it, as curl has them.
+fn documents(rig: &Rig, password: &str, pod: &str, path: &str) -> Vec<Value> {
     let ip = rig.kubectl(&["-n", "infinispan", "get", "pod", pod, "-o", "jsonpath={.status.podIP}"]);
     let mut curl = rig.cluster.in_node("curl").unwrap();
-    curl.args(["--silent", "--max-time", "5", "--digest", "--user", &format!("app:{password}")]);
+    curl.args(["--header", "Key-Content-Type: application/x-protostream"]); // where there is a key
+    curl.args(["--silent", "--max-time", "30", "--digest", "--user", &format!("app:{password}")]);
     let out = curl.arg(format!("http://{ip}:11222/rest/v2/{path}")).output().unwrap();
-    serde_json::from_slice(&out.stdout).unwrap_or(Value::Null)
+    serde_json::Deserializer::from_slice(&out.stdout).into_iter().map_while(Result::ok).collect()
 }
 
 fn password(rig: &Rig) -> String {

@@ -57,6 +57,12 @@ pub(super) struct Report {
     pub(super) slowest_ms: u64,
 }
 
+impl Report {
+    fn nothing_failed(&self) {
+        assert!(self.failed.is_empty() && self.wrong == 0, "{self:?}");
+    }
+}
+
 impl Client {
     pub(super) fn start(command: &mut Command) -> Self {
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -83,7 +89,12 @@ impl Client {
     }
 
     pub(super) fn report(&mut self) -> Report {
-        let line = self.ask("report");
+        self.does("report")
+    }
+
+    /// What it did until it has done this as well.
+    fn does(&mut self, what: &str) -> Report {
+        let line = self.ask(what);
         let number = |name: &str| line[name].as_u64().unwrap_or_else(|| panic!("{line}"));
         Report {
             operations: number("operations"),
@@ -104,8 +115,24 @@ impl Client {
             sum.slowest_ms = sum.slowest_ms.max(report.slowest_ms);
             if sum.operations >= operations { Ok(()) } else { Err(format!("{sum:?}")) }
         });
-        assert!(sum.failed.is_empty() && sum.wrong == 0, "{sum:?}");
+        sum.nothing_failed();
         sum
+    }
+
+    /// Does nothing of its own meanwhile; what is asked for by `keys` is done.
+    pub(super) fn rests<T>(&mut self, meanwhile: impl FnOnce(&mut Self) -> T) -> T {
+        self.does("rest").nothing_failed();
+        let answer = meanwhile(self);
+        self.does("go").nothing_failed();
+        answer
+    }
+
+    /// Writes and reads each of these once.
+    pub(super) fn keys(&mut self, keys: &[usize]) {
+        let numbers: Vec<_> = keys.iter().map(ToString::to_string).collect();
+        let report = self.does(&format!("keys {}", numbers.join(" ")));
+        report.nothing_failed();
+        assert_eq!(report.operations, 2 * keys.len() as u64, "{report:?}");
     }
 }
 

@@ -66,27 +66,43 @@ fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
         if used.operations[1] > 100 { Ok(used) } else { Err(format!("{used:?}")) }
     });
     let report = client.all_succeed(1);
-    step(&format!("redis-1 was replaced: {report:?}, {used:?}"));
+    let after = used_directly_from_now_on(&rig, &mut client, 3);
+    step(&format!("redis-1 was replaced: {report:?}, {used:?}, then {after:?}"));
 
     terminal.types(&rig, grow);
     REDIS.routed(&rig, map, 4);
     let report = client.all_succeed(1);
-    client.all_succeed(2 * KEYS + 2); // each key once: where it is now, a redirection has told
-    Members::forget(&rig, 4);
-    client.all_succeed(2000);
-    let used = Members::of(&rig, 4);
-    assert_eq!(used.keys.iter().sum::<u64>(), KEYS, "{used:?}");
-    used.all_used_directly();
+    let used = used_directly_from_now_on(&rig, &mut client, 4);
     step(&format!("four members: {report:?}, {used:?}"));
 
     terminal.types(&rig, shrink);
     let last = REDIS.routed(&rig, map, 3);
     let report = client.all_succeed(2000);
-    let used = Members::of(&rig, 3);
-    assert_eq!(used.keys.iter().sum::<u64>(), KEYS, "{used:?}");
+    let used = used_directly_from_now_on(&rig, &mut client, 3);
     step(&format!("three again: {report:?}, {used:?}"));
     let outside = |entries: &[Entry]| entries.iter().map(|entry| entry.outside.clone()).collect::<Vec<_>>();
     assert_eq!(outside(first), outside(&last), "each member has the address it began with");
+    drop(client);
+
+    let announce = std::fs::read_to_string(root().join("docs/announce.md")).unwrap();
+    let [announce] = shell_blocks(&announce).try_into().unwrap();
+    terminal.types(&rig, &announce);
+    let members = announced(&rig, &REDIS.routed(&rig, map, 3));
+    let mut plain = python();
+    plain.env("MEMBER", &first[0].outside);
+    let mut plain = Client::start(&mut plain);
+    plain.ready();
+    let used = used_directly_from_now_on(&rig, &mut plain, 3);
+    step(&format!("a client without a map goes by what the members announce: {used:?}\n{members}"));
+}
+
+/// The members' table, once each announces its external address to clients and is known to the others by its own.
+fn announced(rig: &Rig, members: &[Entry]) -> String {
+    eventually("each member announces its external address", || {
+        let known = ask(rig, 0, "cluster nodes");
+        let announces = |m: &Entry| known.contains(&format!(" {}:6379@16379,{}", m.inside, m.outside));
+        if members.iter().all(announces) { Ok(known) } else { Err(known) }
+    })
 }
 
 /// The image that the example asks for.
@@ -122,6 +138,17 @@ impl Redis {
         let password = decoded(&rig.kubectl(&secret));
         Self { terminal, grow, shrink, map, first, password, _storage: storage }
     }
+}
+
+/// Once a redirection has told where each key is now: all members have their keys, and are asked for no others.
+fn used_directly_from_now_on(rig: &Rig, client: &mut Client, count: usize) -> Members {
+    client.all_succeed(2 * KEYS + 2);
+    Members::forget(rig, count);
+    client.all_succeed(2000);
+    let used = Members::of(rig, count);
+    assert_eq!(used.keys.iter().sum::<u64>(), KEYS, "{used:?}");
+    used.all_used_directly();
+    used
 }
 
 /// The map, once it shows another redis-1.

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::{Resource, getrlimit};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::super::tests::{Served, served};
 use super::*;
+use crate::constants::STALLED_PEER;
 use crate::run::raise_open_files;
 use crate::serve::listener::{Limits, Listener};
 use crate::testing::{cluster, mapping};
@@ -141,6 +143,10 @@ fn next_version(text: &[u8]) -> Option<(usize, usize)> {
 /// `readers` of events who must miss nothing, one in ten of that number more who wait, never read, or break.
 async fn many(readers: usize, changes: usize) {
     raise_open_files();
+    // a connection has two ends here
+    let needed = u64::try_from(readers).unwrap() * 3;
+    let limit = getrlimit(Resource::Nofile).maximum;
+    assert!(limit.is_none_or(|most| most >= needed), "raise the limit of open files: ulimit -Hn {needed}");
     let authority = authority();
     let served = Arc::new(served());
     let listener = Listener::bind("mapping", "127.0.0.1:0".parse().unwrap()).unwrap();
@@ -194,6 +200,10 @@ async fn many(readers: usize, changes: usize) {
         quantile(50),
         quantile(99),
         quantile(100)
+    );
+    assert!(
+        quantile(100) < STALLED_PEER,
+        "nobody waits for those who do not read: they are ended after that"
     );
     let metrics = served.metrics.text();
     for cause in ["evicted", "handshake_evicted", "handshake_timeout", "accept"] {

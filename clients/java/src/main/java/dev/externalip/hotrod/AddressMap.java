@@ -58,29 +58,31 @@ public final class AddressMap implements AutoCloseable {
     }
 
     /**
-     * Where to connect instead. An external address is answered as it is.
+     * Where to connect instead of an address inside, or of a member's name, resolved or not. An external address is answered
+     * as it is.
      *
      * @return not resolved where the load balancer has a name only
      * @throws ConnectException where the map does not know the address: trying it would take a connect timeout, and
      *         might reach somebody else
      */
     public InetSocketAddress external(InetSocketAddress internal) throws ConnectException {
-        NatMap map = current;
-        InetSocketAddress external = map.external().get(internal);
+        InetSocketAddress external = current.of(internal);
         if (external != null) {
             return external;
-        }
-        if (map.known().contains(internal)) {
-            return internal;
         }
         String problem = failure;
         throw new ConnectException(text(internal) + " has no external address in the map of " + size() + " at " + name
             + (problem == null ? "" : ", which cannot be read now: " + problem));
     }
 
-    /** How many addresses are mapped. */
+    /** How many external addresses it has. */
     public int size() {
-        return current.external().size();
+        return current.known().size();
+    }
+
+    /** Whether a member has this name: then no other lookup knows better. */
+    boolean knows(String name) {
+        return current.knows(name);
     }
 
     /** Stops following it. What was read last stays. */
@@ -134,7 +136,6 @@ public final class AddressMap implements AutoCloseable {
     }
 
     private static String text(InetSocketAddress address) {
-        String host = address.isUnresolved() ? address.getHostString() : address.getAddress().getHostAddress();
-        return host + ":" + address.getPort();
+        return address.getHostString() + ":" + address.getPort();
     }
 }

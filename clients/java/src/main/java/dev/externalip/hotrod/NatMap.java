@@ -5,6 +5,7 @@ import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
@@ -18,7 +19,8 @@ import io.netty.util.NetUtil;
 /**
  * One version of the map.
  *
- * @param external external address by the address inside; not resolved where the load balancer has a name only
+ * @param external external address by the address inside, or by a member's name, which is not resolved; itself not
+ *        resolved where the load balancer has a name only
  * @param known the external addresses: a client may have been given one of them to begin with
  */
 record NatMap(Map<InetSocketAddress, InetSocketAddress> external, Set<InetSocketAddress> known) {
@@ -35,12 +37,8 @@ record NatMap(Map<InetSocketAddress, InetSocketAddress> external, Set<InetSocket
         try (JsonParser parser = JSON.createParser(json)) {
             expect(parser, parser.nextToken(), JsonToken.START_OBJECT);
             while (parser.nextToken() == JsonToken.FIELD_NAME) {
-                InetSocketAddress internal = internal(parser.currentName());
-                InetSocketAddress target = target(parser);
-                // a name: connections are made to addresses
-                if (!internal.isUnresolved()) {
-                    external.put(internal, target);
-                }
+                InetSocketAddress internal = address(parser.currentName());
+                external.put(internal, target(parser));
             }
             if (parser.nextToken() != null) {
                 throw new IOException("not a nat-map: something follows it");
@@ -51,14 +49,38 @@ record NatMap(Map<InetSocketAddress, InetSocketAddress> external, Set<InetSocket
         return new NatMap(external);
     }
 
+    /**
+     * Where to connect instead; null where nothing is known of it. By the name first, if it has one: what that was resolved
+     * to outside is somebody else's.
+     */
+    InetSocketAddress of(InetSocketAddress internal) {
+        InetSocketAddress named = InetSocketAddress.createUnresolved(internal.getHostString(), internal.getPort());
+        for (InetSocketAddress known : List.of(named, internal)) {
+            if (external.containsKey(known)) {
+                return external.get(known);
+            }
+            if (this.known.contains(known)) {
+                return internal;
+            }
+        }
+        return null;
+    }
+
+    /** Whether it is a member's name. */
+    boolean knows(String name) {
+        return external.keySet().stream().anyMatch(key -> key.isUnresolved() && key.getHostString().equalsIgnoreCase(name));
+    }
+
     /** The port follows the last colon; IPv6 addresses stand without brackets. */
-    private static InetSocketAddress internal(String key) throws IOException {
+    private static InetSocketAddress address(String key) throws IOException {
         int colon = key.lastIndexOf(':');
         if (colon < 1) {
             throw new IOException("not a nat-map: the key \"" + key + "\" is not IP:PORT or NAME:PORT");
         }
-        String host = key.substring(0, colon);
-        int port = port(key.substring(colon + 1));
+        return address(key.substring(0, colon), port(key.substring(colon + 1)));
+    }
+
+    private static InetSocketAddress address(String host, int port) {
         InetAddress ip = NetUtil.createInetAddressFromIpAddressString(host);
         return ip == null ? InetSocketAddress.createUnresolved(host, port) : new InetSocketAddress(ip, port);
     }
@@ -81,10 +103,7 @@ record NatMap(Map<InetSocketAddress, InetSocketAddress> external, Set<InetSocket
         if (host == null || port == null) {
             throw new IOException("not a nat-map: host and port belong to each entry");
         }
-        InetAddress ip = NetUtil.createInetAddressFromIpAddressString(host);
-        return ip == null
-            ? InetSocketAddress.createUnresolved(host, port(port))
-            : new InetSocketAddress(ip, port(port));
+        return address(host, port(port));
     }
 
     private static int port(String text) throws IOException {
