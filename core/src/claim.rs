@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::demand::{self, Ask, Demand, Membership};
+use crate::mapping;
 use crate::names::{self, Key};
 use crate::objects::{Pod, Service, ServicePort};
 use crate::reason::{Code, Reason};
@@ -154,38 +155,55 @@ fn demand_of<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Result<Demand
 /// How well a slot serves a pod that has several: the least counts. Plan and mapping go by the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
-    /// How far it has come.
-    pub stage: Stage,
     /// It is kept for another pod's name.
     pub other_name: bool,
+    /// How far it has come.
+    pub stage: Stage,
     /// Its number.
     pub number: u32,
 }
 
-/// How far a slot has come, from best to worst. While a pod moves, the address it has goes before one that is to come.
+/// How far a slot has come, from best to worst. While a pod moves, an address that leads to it goes before one that is to.
+/// A slot is to go because the class does not know its exposure any more, or another Service is asked for in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// It has its address, and the class wants its exposure.
-    Wanted,
-    /// It has its address, and is to go: by an exposure the class does not know any more, or because another Service is
-    /// asked for in its place.
+    /// It leads to the pod.
+    Arrived,
+    /// It leads to the pod, and is to go.
     Former,
+    /// It has an address, which does not lead to the pod yet, or must not be shown.
+    Arriving,
+    /// The same, and it is to go.
+    Left,
     /// It waits for its address.
     Waiting,
-    /// It has waited too long for its address.
+    /// It has waited too long for its address, or is to go without having had one.
     Overdue,
 }
 
 impl Stage {
-    /// Of a slot's Service, with the exposures of its pod's class.
-    pub fn of(service: &Service, exposures: &[Exposure]) -> Self {
-        match (service.has_address(), service.is_overdue()) {
-            (true, _) if exposures.contains(&service.exposure()) && !service.gives_way() => Self::Wanted,
-            (true, _) => Self::Former,
-            (false, false) => Self::Waiting,
-            (false, true) => Self::Overdue,
+    /// Of a slot for a pod.
+    pub fn of(state: &State, claim: &Claim<'_>, slot: &Slot<'_>) -> Self {
+        let Slot { service, .. } = slot;
+        let known = claim.demand.as_ref().is_ok_and(|d| d.class.exposure.contains(&service.exposure()));
+        let stays = known && !service.gives_way();
+        if !service.has_address() {
+            return if stays && !service.is_overdue() { Self::Waiting } else { Self::Overdue };
+        }
+        match (mapping::leads(state, claim, slot), stays) {
+            (true, true) => Self::Arrived,
+            (true, false) => Self::Former,
+            (false, true) => Self::Arriving,
+            (false, false) => Self::Left,
         }
     }
+}
+
+/// The one of the least rank. Most pods have one slot, and ranking it costs as much as its entry.
+pub(crate) fn best<T>(slots: impl Iterator<Item = T>, rank: impl Fn(&T) -> Rank) -> Option<T> {
+    let mut slots = slots.peekable();
+    let first = slots.next()?;
+    if slots.peek().is_none() { Some(first) } else { std::iter::once(first).chain(slots).min_by_key(rank) }
 }
 
 /// A slot as the API shows it.
@@ -268,13 +286,13 @@ impl<'a> Slots<'a> {
     }
 
     /// Which of several slots bound to a pod's identity counts: see [`Rank`]. The others are surplus.
-    pub fn bound_to(&self, claim: &Claim<'_>) -> Option<Slot<'a>> {
-        let (demand, _) = claim.granted()?;
+    pub fn bound_to(&self, state: &State, claim: &Claim<'_>) -> Option<Slot<'a>> {
+        claim.granted()?;
         let bound =
             claim.keys().filter_map(|key| self.by_key.get(key)).flatten().map(|index| self.list[*index]);
-        bound.min_by_key(|slot| Rank {
-            stage: Stage::of(slot.service, &demand.class.exposure),
+        best(bound, |slot| Rank {
             other_name: claim.names().all(|name| slot.kept_for() != Some(name)),
+            stage: Stage::of(state, claim, slot),
             number: slot.number,
         })
     }

@@ -18,6 +18,7 @@ use crate::reason::Reason;
 use crate::settings::{DEFAULT_CLASS, Settings};
 use crate::state::State;
 use crate::told::Told;
+pub(crate) use route::leads;
 
 /// All clusters, by namespace and name.
 pub type Mapping = BTreeMap<Key, Arc<ClusterMapping>>;

@@ -221,3 +221,77 @@ fn a_pod_stays_at_its_former_address_while_a_load_balancer_is_slower_than_the_re
     assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2"]);
     assert_eq!(world.services.len(), 1, "{:?}", world.services.keys());
 }
+
+/// Pods made by `[dedicated]`, made again after the class has changed to others; no load balancer gives an address.
+fn made_again_by(exposure: &[Exposure], pods: &[&str]) -> World {
+    let mut world = exposing(&[Exposure::Dedicated], |_| {});
+    for pod in pods {
+        world.pod(pod).admitted().create();
+        world.settle();
+    }
+    let mut settings = Settings::default();
+    settings.classes.get_mut(DEFAULT_CLASS).unwrap().exposure = exposure.to_vec();
+    world.restart(settings);
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    world.load_balancer = false;
+    let now = world.seconds();
+    for pod in pods {
+        world.delete_pod(pod);
+        world.pod(pod).admitted().set("/spec/nodeName", json!("one")).created(now).create();
+    }
+    world
+}
+
+#[test]
+fn a_pod_that_leaves_a_former_exposure_steps_down_when_the_wanted_one_gives_no_address_in_time() {
+    let mut world = made_again_by(&[Exposure::Shared, Exposure::NodePort], &["c-0", "c-1"]);
+    let before = ["c-0 Routed 203.0.113.2", "c-1 Routed 203.0.113.3"];
+    world.pass(Duration::from_secs(119));
+    assert_eq!(world.summary("c"), before);
+    world.hold_slices(true);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.summary("c"), before, "until the next one leads to them");
+    world.hold_slices(false);
+    world.settle();
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101", "c-1 Routed 203.0.113.101"]);
+    for pod in ["c-0", "c-1"] {
+        let told = ("Pod".to_owned(), pod.to_owned(), "SteppedDown".to_owned());
+        assert!(world.events.contains(&told), "{:?}", world.events);
+    }
+    world.pass(Duration::from_secs(31));
+    assert!(world.services.values().all(|s| s["spec"]["type"] == "NodePort"), "{:?}", world.services.keys());
+    world.take_writes();
+    world.new_leader();
+    world.pass(Duration::from_secs(3600));
+    assert!(world.take_writes().iter().all(|w| *w == "record_event"), "and stay there");
+}
+
+#[test]
+fn a_pod_that_leaves_a_former_exposure_keeps_its_address_where_the_class_has_no_further_one() {
+    let mut world = made_again_by(&[Exposure::Shared], &["c-0"]);
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2"]);
+    world.load_balancer = true;
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.3"]);
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-shared-0"]);
+}
+
+#[test]
+fn a_pod_that_has_no_address_yet_when_its_class_changes_waits_for_the_new_one_only() {
+    let mut world = exposing(&[Exposure::Dedicated], |_| {});
+    world.load_balancer = false;
+    world.pod("c-0").admitted().create();
+    world.settle();
+    let mut settings = Settings::default();
+    settings.classes.get_mut(DEFAULT_CLASS).unwrap().exposure = vec![Exposure::Shared];
+    world.restart(settings);
+    world.delete_pod("c-0");
+    let now = world.seconds();
+    world.pod("c-0").admitted().created(now).create();
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-shared-0"]);
+    world.load_balancer = true;
+    world.settle();
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2"]);
+}

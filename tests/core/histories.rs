@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use external_ip_core::names;
 use external_ip_core::plan::Planner;
-use external_ip_core::settings::{DEFAULT_CLASS, Exposure};
+use external_ip_core::settings::{DEFAULT_CLASS, Exposure, Settings};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::exposure::exposing;
 use crate::world::World;
 
 #[derive(Debug, Clone)]
@@ -34,6 +33,14 @@ enum Step {
     Lag(bool),
     /// Somebody edits the targets of a shared Service.
     Swap,
+    /// The load balancer gives addresses, or does not.
+    Balancer(bool),
+    /// Another Service is asked for in place of one.
+    Recreate {
+        service: u8,
+    },
+    /// The configuration changes: the class has these exposures from now on.
+    Class(usize),
     Settle,
     Pass {
         seconds: u16,
@@ -50,6 +57,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::DeleteCopy),
         2 => any::<bool>().prop_map(Step::Lag),
         1 => Just(Step::Swap),
+        2 => any::<bool>().prop_map(Step::Balancer),
+        1 => (0..4_u8).prop_map(|service| Step::Recreate { service }),
+        1 => (0..ORDERS.len()).prop_map(Step::Class),
         5 => Just(Step::Settle),
         2 => (1..700_u16).prop_map(|seconds| Step::Pass { seconds }),
         1 => Just(Step::Leader),
@@ -91,6 +101,18 @@ fn take(world: &mut World, step: &Step) {
                     ports[last]["targetPort"] = one;
                 });
             }
+        }
+        Step::Balancer(gives) => world.load_balancer = *gives,
+        Step::Recreate { service } => {
+            if let Some(name) = world.services.keys().nth(usize::from(*service)).cloned() {
+                world.edit_service(&name, |s| {
+                    s["metadata"]["annotations"][names::RECREATE_ANNOTATION] = json!("true");
+                });
+            }
+        }
+        Step::Class(order) => {
+            world.restart(settings(ORDERS[*order]));
+            put_node(world);
         }
         Step::Settle => world.settle(),
         Step::Pass { seconds } => world.pass(Duration::from_secs(u64::from(*seconds))),
@@ -148,12 +170,29 @@ fn judge(world: &World) -> Result<usize, String> {
     Ok(shown)
 }
 
-fn live(exposure: &[Exposure], steps: &[Step]) -> Result<usize, TestCaseError> {
-    let mut world = exposing(exposure, |s| {
-        let class = s.classes.get_mut(DEFAULT_CLASS).unwrap();
-        (class.shared.ports_per_service, class.load_balancers) = (4, Some(2));
-    });
+const ORDERS: [&[Exposure]; 5] = [
+    &[Exposure::Shared],
+    &[Exposure::Shared, Exposure::NodePort],
+    &[Exposure::Dedicated, Exposure::Shared, Exposure::NodePort],
+    &[Exposure::Dedicated, Exposure::NodePort],
+    &[Exposure::NodePort],
+];
+
+fn settings(exposure: &[Exposure]) -> Settings {
+    let mut settings = Settings::default();
+    let class = settings.classes.get_mut(DEFAULT_CLASS).unwrap();
+    class.exposure = exposure.to_vec();
+    (class.shared.ports_per_service, class.load_balancers) = (4, Some(2));
+    settings
+}
+
+fn put_node(world: &mut World) {
     world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+}
+
+fn live(exposure: &[Exposure], steps: &[Step]) -> Result<usize, TestCaseError> {
+    let mut world = World::new(settings(exposure));
+    put_node(&mut world);
     let mut shown = 0;
     for (n, step) in steps.iter().enumerate() {
         take(&mut world, step);
@@ -161,6 +200,7 @@ fn live(exposure: &[Exposure], steps: &[Step]) -> Result<usize, TestCaseError> {
     }
     world.delete_pod("thief");
     world.hold_slices(false);
+    world.load_balancer = true;
     world.pass(Duration::from_secs(3600));
     world.take_writes();
     world.planner = Planner::new(&world.state);
@@ -176,14 +216,9 @@ proptest! {
     #[test]
     fn an_outside_port_that_is_shown_leads_to_its_own_pod_or_nobody(
         steps in prop::collection::vec(step(), 5..40),
-        down in 0..3_usize,
+        order in 0..ORDERS.len(),
     ) {
-        let orders: [&[Exposure]; 3] = [
-            &[Exposure::Shared],
-            &[Exposure::Shared, Exposure::NodePort],
-            &[Exposure::Dedicated, Exposure::Shared, Exposure::NodePort],
-        ];
-        live(orders[down], &steps)?;
+        live(ORDERS[order], &steps)?;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use external_ip_core::mapping::{Entry, EntryState};
 use external_ip_core::names::{self, Key};
 use external_ip_core::recreate::{moved, targets};
 use external_ip_core::settings::{DEFAULT_CLASS, Exposure, Settings};
@@ -104,6 +105,61 @@ fn a_new_leader_goes_on_and_nothing_is_made_twice() {
 }
 
 #[test]
+fn an_entry_stays_at_its_former_address_until_the_new_one_leads_to_its_pod() {
+    for exposure in [Exposure::Dedicated, Exposure::Shared, Exposure::NodePort] {
+        let mut world = changed(&[exposure], |_| {});
+        world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+        for pod in ["c-0", "c-1"] {
+            world.edit_pod(pod, |p| p["spec"]["nodeName"] = json!("one"));
+        }
+        world.settle();
+        let before = world.mapping("c").unwrap().entries;
+        assert!(before.iter().all(|e| e.state == EntryState::Routed), "{before:#?}");
+        let old: Vec<String> = world.services.keys().cloned().collect();
+        // new Services have addresses, and nobody behind them yet
+        world.hold_slices(true);
+        for service in &old {
+            ask(&mut world, service);
+        }
+        world.pass(5 * SECOND);
+        assert_eq!(world.services.len(), 2 * old.len());
+        assert_eq!(world.mapping("c").unwrap().entries, before, "{exposure}");
+        world.hold_slices(false);
+        world.settle();
+        let after = world.mapping("c").unwrap().entries;
+        let moved = |(a, b): (&Entry, &Entry)| (&a.external, &a.ports) != (&b.external, &b.ports);
+        assert!(after.iter().zip(&before).all(moved), "{exposure}: {after:#?}");
+        assert!(after.iter().all(|e| e.state == EntryState::Routed), "{after:#?}");
+        world.pass(31 * SECOND);
+        assert!(old.iter().all(|service| !world.services.contains_key(service)), "{:?}", names(&world));
+        assert_eq!(world.mapping("c").unwrap().entries, after);
+    }
+}
+
+#[test]
+fn a_new_load_balancer_that_refuses_a_port_or_is_a_name_without_address_costs_nobody_the_former_address() {
+    let mut world = changed(&[Exposure::Dedicated], by_another_balancer);
+    world.load_balancer = false;
+    ask(&mut world, "c-ext-0");
+    world.settle();
+    let trouble = [
+        json!([{"hostname": "new.example"}]),
+        json!([{"ip": "203.0.113.40", "ports": [{"port": 11222, "protocol": "TCP", "error": "example.com/No"}]}]),
+        json!([{"ip": "203.0.113.3"}]), // c-1's
+    ];
+    for ingress in trouble {
+        world.edit_service("c-ext-2", |s| s["status"]["loadBalancer"]["ingress"] = ingress);
+        world.pass(5 * SECOND);
+        assert_eq!(world.summary("c")[0], "c-0 Routed 203.0.113.2");
+    }
+    world.edit_service("c-ext-2", |s| {
+        s["status"]["loadBalancer"]["ingress"] = json!([{"ip": "203.0.113.40"}]);
+    });
+    world.settle();
+    assert_eq!(world.summary("c"), ["c-1 Routed 203.0.113.3", "c-0 Routed 203.0.113.40"]);
+}
+
+#[test]
 fn the_slots_of_a_shared_load_balancer_move_to_another_one() {
     let mut world = changed(&[Exposure::Shared], by_another_balancer);
     let found = targets(&world.state, &cluster(), false);
@@ -167,4 +223,24 @@ fn an_exposure_the_class_does_not_know_any_more_is_left_at_once_when_asked() {
     ask(&mut world, "c-ext-0");
     world.settle();
     assert_eq!(world.entry("c", "c-0").external.unwrap().ips[0].to_string(), "203.0.113.2");
+}
+
+#[test]
+fn an_exposure_the_class_does_not_know_any_more_is_left_for_the_next_one_that_has_an_address() {
+    let mut world = changed(&[Exposure::Shared], |settings| {
+        let exposure = vec![Exposure::Dedicated, Exposure::NodePort];
+        settings.classes.get_mut(DEFAULT_CLASS).unwrap().exposure = exposure;
+    });
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    for pod in ["c-0", "c-1"] {
+        world.edit_pod(pod, |p| p["spec"]["nodeName"] = json!("one"));
+    }
+    world.load_balancer = false;
+    ask(&mut world, "c-ext-shared-0");
+    world.pass(119 * SECOND);
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2", "c-1 Routed 203.0.113.2"]);
+    world.pass(2 * SECOND);
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101", "c-1 Routed 203.0.113.101"]);
+    world.pass(31 * SECOND);
+    assert!(world.services.values().all(|s| s["spec"]["type"] == "NodePort"), "{:?}", names(&world));
 }

@@ -109,9 +109,20 @@ fn standing<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slots<'
         Ok(demand) => demand,
         Err(reason) => return Standing::None(reason.clone()),
     };
-    let Some(slot) = slots.bound_to(claim) else {
-        return without_slot(state, cluster, claim, slots);
-    };
+    match slots.bound_to(state, claim) {
+        Some(slot) => at(state, claim, demand, slot),
+        None => without_slot(state, cluster, claim, slots),
+    }
+}
+
+/// Whether a slot leads to exactly this pod and may be shown.
+pub(crate) fn leads(state: &State, claim: &Claim<'_>, slot: &Slot<'_>) -> bool {
+    let demand = claim.demand.as_ref();
+    demand.is_ok_and(|demand| matches!(at(state, claim, demand, *slot), Standing::Routed(..)))
+}
+
+/// Where a pod stands with one of its slots.
+fn at<'a>(state: &State, claim: &Claim<'_>, demand: &Demand<'_>, slot: Slot<'a>) -> Standing<'a> {
     let Slot { number, service, .. } = slot;
     let external = match external_for(state, claim.pod, &slot) {
         _ if service.terminating => return Standing::Withheld(number, Code::ServiceDeleted.into()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::sharing::Drafts;
-use crate::claim::{Claim, Stage};
+use crate::claim::{Claim, best};
 use crate::names::Key;
 use crate::reason::{Code, Reason};
 use crate::settings::Exposure;
@@ -88,6 +88,17 @@ type Numbers<'p> = HashMap<&'p str, Vec<u32>>;
 fn step(exposure: Exposure, why: &Reason) -> Reason {
     let particulars = if why.detail.is_empty() { String::new() } else { format!(" {}", why.detail) };
     Reason::new(Code::SteppedDown, format!("{exposure} instead: {}{particulars}", why.code))
+}
+
+/// Where in a class to go on when none of a pod's slots has had its address in time, and why.
+fn given_up(slots: &[&Slot<'_>], exposures: &[Exposure]) -> Option<(usize, Reason)> {
+    if !slots.iter().all(|s| s.is_given_up()) {
+        return None;
+    }
+    let place = |s: &Slot<'_>| exposures.iter().position(|e| *e == s.exposure);
+    let (place, service) =
+        slots.iter().filter_map(|s| Some((place(s)?, s.settled()?))).max_by_key(|s| s.0)?;
+    Some((place + 1, Reason::new(Code::NoLoadBalancer, format!("Service {}", service.key.name))))
 }
 
 struct Desk<'p, 'a> {
@@ -180,7 +191,7 @@ impl Desk<'_, '_> {
     fn holds(&mut self, index: usize, claim: &Claim<'_>) -> bool {
         let free = |s: &&Slot<'_>| self.result.free.contains(&s.number);
         let best = |slots: &mut dyn Iterator<Item = &Slot<'_>>| {
-            slots.filter(free).min_by_key(|s| s.rank(claim)).map(|s| s.number)
+            best(slots.filter(free), |s| s.rank(self.state, claim)).map(|s| s.number)
         };
         let bound = best(&mut claim.keys().flat_map(|key| self.among(&self.by_id, key)));
         let kept = || claim.names().flat_map(|name| self.among(&self.by_name, name));
@@ -230,14 +241,22 @@ impl Desk<'_, '_> {
         let Some((demand, _)) = claim.granted() else { return };
         let held = &self.slots[&number];
         let Some(service) = held.settled() else { return };
-        let alike = claim.keys().flat_map(|key| self.among(&self.by_id, key));
-        let alone = alike.filter(|s| s.is_kept_like(held, claim)).count() == 1;
-        if !alone || claim.is_contested(held.exposure) || claim.pod.terminating {
+        if claim.is_contested(held.exposure) || claim.pod.terminating {
             return;
         }
         let exposures = &demand.class.exposure;
         let place = exposures.iter().position(|e| *e == held.exposure);
         let all = exposures.len();
+        let alike = claim.keys().flat_map(|key| self.among(&self.by_id, key));
+        let twins: Vec<&Slot<'_>> =
+            alike.filter(|s| s.number != number && s.is_kept_like(held, claim)).collect();
+        if !twins.is_empty() {
+            // the class does not want where it is, so it goes on as a pod does that has no address
+            if let (None, Some((from, reason))) = (place, given_up(&twins, exposures)) {
+                let _ = self.place(index, claim, from..all, Some(reason));
+            }
+            return;
+        }
         if service.gives_way() {
             // a step down is no reason to give up an address
             let wanted = 0..place.map_or(all, |place| place + 1);
@@ -248,11 +267,11 @@ impl Desk<'_, '_> {
         }
         let (from, reason) = match place {
             None if claim.pod.created >= self.turn.began => (0, None),
-            Some(place) if Stage::of(service, exposures) == Stage::Overdue => {
-                let detail = format!("Service {}", service.key.name);
-                (place + 1, Some(Reason::new(Code::NoLoadBalancer, detail)))
-            }
-            _ => return,
+            Some(_) => match given_up(&[held], exposures) {
+                Some((from, reason)) => (from, Some(reason)),
+                None => return,
+            },
+            None => return,
         };
         let _ = self.place(index, claim, from..all, reason);
     }

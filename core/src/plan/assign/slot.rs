@@ -60,14 +60,19 @@ impl<'a> Slot<'a> {
         }
     }
 
-    pub(super) fn rank(&self, claim: &Claim<'_>) -> Rank {
-        let exposures: &[Exposure] = claim.demand.as_ref().map_or(&[], |d| &d.class.exposure);
+    pub(super) fn rank(&self, state: &State, claim: &Claim<'_>) -> Rank {
         Rank {
-            // one that is being made has no address yet
-            stage: self.service.map_or(Stage::Waiting, |s| Stage::of(s, exposures)),
             other_name: claim.names().all(|name| self.kept_for.as_deref() != Some(name)),
+            stage: self.stage(state, claim),
             number: self.number,
         }
+    }
+
+    pub(super) fn stage(&self, state: &State, claim: &Claim<'_>) -> Stage {
+        // one that is being made has no address yet
+        let Some(service) = self.service else { return Stage::Waiting };
+        let share = self.share.as_ref().map(|(_, share)| share);
+        Stage::of(state, claim, &claim::Slot { number: self.number, service, share })
     }
 
     /// Whether both are kept for the same pod.
@@ -86,11 +91,21 @@ impl<'a> Slot<'a> {
         self.service.is_some_and(Service::gives_way)
     }
 
-    /// Whether it will be better than the one that is held, which is to go, as soon as it has its address: however long
+    /// Whether it will be better than the one that is held, which is to go, as soon as it leads to the pod: however long
     /// that takes.
     pub(super) fn is_hope(&self, held: &Slot<'_>, claim: &Claim<'_>) -> bool {
-        let leaves = held.gives_way() || held.rank(claim).stage == Stage::Former;
-        leaves && !self.gives_way() && matches!(self.rank(claim).stage, Stage::Waiting | Stage::Overdue)
+        held.is_to_go(claim) && !self.is_to_go(claim)
+    }
+
+    /// Whether its class does not know its exposure any more, or another Service is asked for in its place.
+    pub(super) fn is_to_go(&self, claim: &Claim<'_>) -> bool {
+        let known = |exposures: &[Exposure]| exposures.contains(&self.exposure);
+        self.gives_way() || claim.demand.as_ref().is_ok_and(|d| !known(&d.class.exposure))
+    }
+
+    /// Whether its address has not come in time.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.service.is_some_and(|s| s.is_overdue() && !s.has_address())
     }
 
     /// One with a Service of its own.
