@@ -211,19 +211,6 @@ async fn over_the_limit_a_pod_waits_with_a_reason_and_gets_the_next_free_slot() 
 }
 
 #[tokio::test]
-async fn without_a_load_balancer_controller_the_reason_says_so_after_two_minutes() {
-    let space = Space::new("bad-balancer").await;
-    space.pod("c-0", annotated("external-ip.dev/class", "nobody-serves")).await;
-    space.reason("c", "c-0", "WaitingForAddress").await;
-    let found = async || {
-        let entry = space.entries("c").await.remove("c-0").unwrap_or_default();
-        if entry["reason"] == "NoLoadBalancer" { Ok(()) } else { Err(entry.to_string()) }
-    };
-    within(Duration::from_secs(150), "the reason NoLoadBalancer", found).await;
-    space.event("Pod", "c-0", "NoLoadBalancer").await;
-}
-
-#[tokio::test]
 async fn a_quota_that_refuses_the_service_is_told_and_lifted_later() {
     let space = Space::new("bad-quota").await;
     let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"services.loadbalancers": "0"}}});

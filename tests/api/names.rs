@@ -1,25 +1,18 @@
-//! Load balancers that are known by name, give several addresses, change their mind or refuse a port: the test is the load
-//! balancer, and the name server. And one that has both families.
+//! Load balancers that are known by name: the test is the load balancer, and the name server. And one that has both families.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::balancer::{give, of_class};
 use crate::rig::Space;
 use crate::support::eventually;
 
 /// One pod whose Service only the test serves; answers the Service's name.
 async fn served_by_the_test(space: &Space) -> String {
-    let class = json!({"metadata": {"annotations": {"external-ip.dev/class": "nobody-serves"}}});
-    space.pod("p", class).await;
+    space.pod("p", of_class("nobody-serves")).await;
     space.reason("c", "p", "WaitingForAddress").await;
     space.services().await.remove(0)
-}
-
-async fn give(space: &Space, service: &str, ingress: Value) {
-    let status = json!({"status": {"loadBalancer": {"ingress": ingress}}});
-    space.api.patch(&space.core(&format!("services/{service}/status")), &status).await.ok();
 }
 
 /// Waits until the pod is Routed at exactly these addresses; its entry.
@@ -61,45 +54,6 @@ async fn a_load_balancer_known_by_name_is_followed_through_dns() {
     says_resolved(&space, &service, "a.names.example=198.51.100.79").await;
     // nothing yet, two addresses, another one
     assert_eq!(space.writes(before).await.get("patch services"), Some(&3));
-}
-
-#[tokio::test]
-async fn an_address_that_comes_late_changes_goes_and_comes_back_is_followed() {
-    let space = Space::new("names-late").await;
-    let service = served_by_the_test(&space).await;
-    // stands for the half minute that some load balancers take
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    space.reason("c", "p", "WaitingForAddress").await;
-    give(&space, &service, json!([{"ip": "198.51.100.61"}, {"ip": "198.51.100.60"}])).await;
-    routed_at(&space, &["198.51.100.60", "198.51.100.61"]).await;
-    give(&space, &service, json!([{"ip": "198.51.100.62"}])).await;
-    routed_at(&space, &["198.51.100.62"]).await;
-    give(&space, &service, json!([])).await;
-    space.reason("c", "p", "WaitingForAddress").await;
-    assert_eq!(space.entries("c").await["p"]["external"], Value::Null);
-    give(&space, &service, json!([{"ip": "198.51.100.60"}])).await;
-    routed_at(&space, &["198.51.100.60"]).await;
-}
-
-#[tokio::test]
-async fn a_load_balancer_that_refuses_a_port_takes_the_entry_out_until_it_takes_the_port() {
-    let space = Space::new("names-port").await;
-    let service = served_by_the_test(&space).await;
-    let ports = |error: Value| json!([{"port": 11222, "protocol": "TCP", "error": error}]);
-    let refused = json!([{"ip": "198.51.100.50"}, {"ip": "198.51.100.51", "ports": ports(json!("example.com/NoRoom"))}]);
-    give(&space, &service, refused).await;
-    let message = space.reason("c", "p", "PortError").await;
-    assert!(message.contains("11222/TCP: example.com/NoRoom"), "{message}");
-    let entry = &space.entries("c").await["p"];
-    assert_eq!((&entry["state"], &entry["external"]), (&json!("Pending"), &Value::Null));
-    space.event("Pod", "p", "PortError").await;
-    give(
-        &space,
-        &service,
-        json!([{"ip": "198.51.100.50"}, {"ip": "198.51.100.51", "ports": ports(Value::Null)}]),
-    )
-    .await;
-    routed_at(&space, &["198.51.100.50", "198.51.100.51"]).await;
 }
 
 #[tokio::test]

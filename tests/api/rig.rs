@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use local_cluster::{AuditEvent, Cluster, Level};
 use serde_json::{Value, json};
 
+use crate::providers::with_presets;
 use crate::support::api::Api;
 use crate::support::dns::Dns;
 use crate::support::eventually;
@@ -25,7 +26,19 @@ classes:
   brief: {retention: 2s, reuseAfter: 1s}
   anew: {service: {loadBalancerClass: example.com/nobody}, reuseAfter: 1s}
   nobody-serves: {service: {loadBalancerClass: example.com/nobody}}
+  nobody-shares: {exposure: [shared], service: {loadBalancerClass: example.com/nobody}, reuseAfter: 5s}
+  steps-down: {exposure: [dedicated, nodePort], service: {loadBalancerClass: example.com/nobody}}
   sharing: {exposure: [shared, dedicated], shared: {firstPort: 20000, portsPerService: 4}, reuseAfter: 1s}
+  keyed-one:
+    exposure: [shared]
+    shared: {firstPort: 21000}
+    service: {loadBalancerIP: 203.0.113.180, annotations: {metallb.universe.tf/allow-shared-ip: together}}
+  keyed-other:
+    exposure: [shared]
+    shared: {firstPort: 22000}
+    service: {loadBalancerIP: 203.0.113.180, annotations: {metallb.universe.tf/allow-shared-ip: together}}
+  budget: {exposure: [dedicated, nodePort], loadBalancers: 1}
+  down: {exposure: [dedicated, nodePort]}
   nodes: {exposure: [nodePort], reuseAfter: 1s}
   hasty: {await: {enabled: true, timeout: 4s}, service: {loadBalancerClass: example.com/hasty}}
   patient: {await: {enabled: true}, service: {loadBalancerClass: example.com/nobody}}
@@ -34,6 +47,11 @@ classes:
   elsewhere: {allow: {namespaces: [nowhere]}}
   dual: {service: {ipFamilyPolicy: PreferDualStack}}
   dialled: {service: {loadBalancerClass: example.com/nobody}, reachable: {interval: 1s, timeout: 1s}}
+  dialled-shared:
+    exposure: [shared]
+    shared: {firstPort: 29000}
+    service: {loadBalancerClass: example.com/nobody}
+    reachable: {interval: 1s, timeout: 1s}
   static: {addresses: [203.0.113.240-203.0.113.242], service: {loadBalancerIP: \"{address}\"}, retention: 1s, reuseAfter: 1s}
   static-forever:
     addresses: [203.0.113.243-203.0.113.245]
@@ -60,8 +78,9 @@ static RIG: OnceLock<Arc<Rig>> = OnceLock::new();
 
 /// The shared cluster and product, ready.
 pub(crate) async fn rig() -> Arc<Rig> {
-    let rig =
-        tokio::task::spawn_blocking(|| Arc::clone(RIG.get_or_init(|| Arc::new(Rig::start("api", CONFIG)))));
+    let rig = tokio::task::spawn_blocking(|| {
+        Arc::clone(RIG.get_or_init(|| Arc::new(Rig::start("api", &with_presets(CONFIG)))))
+    });
     let rig = rig.await.unwrap();
     rig.product.ready().await;
     rig
@@ -99,7 +118,7 @@ impl Rig {
         Product::start(&Launch {
             name,
             kubeconfig,
-            config,
+            config: &with_presets(config),
             directory,
             ports,
             program: None,

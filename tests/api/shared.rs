@@ -104,3 +104,21 @@ async fn a_copy_of_a_sharing_pod_is_another_pod() {
     let points = points(&space, &["c-0", "c-1"]).await;
     assert_ne!(points["c-0"], points["c-1"]);
 }
+
+#[tokio::test]
+async fn two_clusters_on_one_address_are_told_apart_by_their_ports() {
+    let space = Space::new("shared-key").await;
+    for (cluster, class) in [("one", "keyed-one"), ("other", "keyed-other")] {
+        let metadata = json!({"labels": {"external-ip.dev/cluster": cluster}, "annotations": {"external-ip.dev/class": class}});
+        space.pod(&format!("{cluster}-0"), json!({"metadata": metadata})).await;
+    }
+    for (cluster, port) in [("one", 21_000), ("other", 22_000)] {
+        eventually(&format!("{cluster} is at port {port}"), async || {
+            let entry = space.entries(cluster).await.remove(&format!("{cluster}-0")).unwrap_or_default();
+            let at = (&entry["external"]["ips"], &entry["ports"][0]["external"]);
+            let there = entry["state"] == "Routed" && at == (&json!(["203.0.113.180"]), &json!(port));
+            if there { Ok(()) } else { Err(entry.to_string()) }
+        })
+        .await;
+    }
+}
