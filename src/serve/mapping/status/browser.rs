@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use external_ip_core::mapping::{EntryState, Mapping};
+use external_ip_core::mapping::{EntryState, External, Mapping};
 
 use super::tests::behind_a_token;
 use crate::serve::listener::Listener;
@@ -13,6 +13,11 @@ use crate::testing::{cluster, mapping};
 /// A cluster whose pods are all there, and one with a pod that has no address and words that are none of ours.
 fn some() -> Mapping {
     let mut waiting = cluster("data", "redis", 3);
+    for (n, pod) in (0..).zip(&mut waiting.entries) {
+        pod.internal.ips = vec![[198, 18, 1, n].into()];
+        pod.external = Some(External { ips: vec![[203, 0, 113, 10 + n].into()], host: None });
+        (pod.ports[0].internal, pod.ports[0].external) = (6379, 6379);
+    }
     let pod = &mut waiting.entries[2];
     (pod.state, pod.external, pod.ready) = (EntryState::Pending, None, false);
     pod.reason = Some("NoLoadBalancer");
