@@ -175,6 +175,17 @@ async fn as_kubectls_plugin_it_finds_the_configuration_that_is_installed() {
     assert!(document.stderr.is_empty(), "{}", said(&document));
     let served = space.fetch("/v1/mapping/explain-plugin/c", &[]).await;
     assert_eq!(json_of(&document), served.json());
+    let asked =
+        [&["external-ip", "explain", "c-0", "-n", "explain-plugin", "-o", "json"], &installed[..]].concat();
+    let told = json_of(&kubectl(&asked));
+    assert_eq!(told, space.fetch("/v1/pods/explain-plugin/c-0", &[]).await.json());
+    assert_eq!((&told["state"], &told["reason"]), (&json!("Routed"), &Value::Null), "{told}");
+    let asked = [
+        &["external-ip", "plan", "--workload", "sts/c", "-n", "explain-plugin", "-o", "json"],
+        &installed[..],
+    ];
+    let planned = json_of(&kubectl(&asked.concat()));
+    assert_eq!(planned["total"]["atRest"]["loadBalancers"], 1, "{planned}");
     let help = kubectl(&["external-ip", "--help"]);
     assert!(said(&help).contains("Usage: kubectl external-ip"), "{}", said(&help));
 }

@@ -29,6 +29,13 @@ async fn a_stateful_set_gets_an_address_per_pod_at_one_service_write_each() {
     assert_eq!(space.services().await, ["c-ext-0", "c-ext-1", "c-ext-2"]);
     let pod = space.api.get(&space.core("pods/c-1")).await.ok();
     assert_eq!(pod["metadata"]["labels"]["stamp.external-ip.dev/pod-id"], "c.c-1", "stamped at CREATE");
+    // members are known by their names as well
+    let names = ["c-1.c.exposure-new.svc", "c-1.c.exposure-new.svc.cluster.local"];
+    assert_eq!(space.entries("c").await["c-1"]["internal"]["names"], json!(names));
+    let map = space.fetch("/v1/mapping/exposure-new/c?format=nat-map", &[]).await.json();
+    for name in names {
+        assert_eq!(map[format!("{name}:11222")], json!({"host": addresses["c-1"], "port": 11222}), "{map}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use crate::balancer::of_class;
 use crate::rig::Space;
 use crate::support::eventually;
 
@@ -74,10 +75,15 @@ async fn a_pod_made_before_the_webhook_saw_it_steps_down_and_says_why() {
     let space = Space::labelled("shared-adopted", json!({})).await;
     let class = json!({"metadata": {"annotations": {"external-ip.dev/class": "sharing"}}});
     space.pod("old", class.clone()).await;
+    let mut without_a_step = of_class("nobody-shares");
+    without_a_step["metadata"]["labels"] = json!({"external-ip.dev/cluster": "stuck"});
+    space.pod("stuck", without_a_step).await;
     let enabled = json!({"metadata": {"labels": {"external-ip.dev/enabled": "true"}}});
     space.api.patch(&format!("/api/v1/namespaces/{}", space.name), &enabled).await.ok();
     space.routed(&["old"]).await;
     space.event("Pod", "old", "SteppedDown").await;
+    space.reason("stuck", "stuck", "CannotShare").await;
+    space.event("Pod", "stuck", "CannotShare").await;
     assert_eq!(space.services().await, ["c-ext-0"], "a load balancer of its own");
     space.pod("young", class).await;
     space.routed(&["old", "young"]).await;
