@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -59,15 +60,50 @@ fn told_before_start_shared_and_at_the_node_each_port_leads_to_its_own_pod_whate
         prober.go_on(300);
     }
     let last = look(&rig, 3);
-    prober.go_on(500);
+    knows_its_address(&rig, &last[0]);
+    knows_its_address(&rig, &last[1]);
+    assert_eq!(first.each_ref().map(|e| points(e)), last.each_ref().map(|e| points(e)), "each kept its own");
+    // every Service made anew: the new addresses come first, so that no entry is ever missing
+    prober.go_on(100);
+    prober.watch_members();
+    recreate(&rig, &all);
+    let anew = look(&rig, 3);
+    for (former, new) in last.iter().zip(&anew) {
+        let (former, new) = (points(former), points(new));
+        assert!(former.iter().all(|(pod, at)| new[pod] != *at), "{former:?} {new:?}");
+    }
+    reach(&rig, &anew.concat());
+    prober.go_on(300);
     let report = prober.stop(&rig);
     say(&format!("prober, told and shared and at the node: {report}"));
     report.assert_nobody_else_answered();
     assert!(report.answers() > 2000, "{report}");
     assert!(report.unread.is_empty(), "{report}");
-    assert_eq!(first.each_ref().map(|e| points(e)), last.each_ref().map(|e| points(e)), "each kept its own");
-    knows_its_address(&rig, &last[0]);
-    knows_its_address(&rig, &last[1]);
+    assert_eq!(report.fewest, Some(9), "all were in every map while their Services were made anew: {report}");
+}
+
+/// `recreate` as a person runs it, of all clusters at a time; the installation says by which configuration.
+fn recreate(rig: &Rig, all: &[Workload]) {
+    let begin = |workload: &Workload| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_external-ip-controller"));
+        command.args([
+            "recreate",
+            workload.name,
+            "--all",
+            "--at-once",
+            "3",
+            "--namespace",
+            workload.namespace,
+        ]);
+        command.env("KUBECONFIG", rig.cluster.kubeconfig());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let running: Vec<Child> = all.iter().map(begin).collect();
+    for child in running {
+        let out = child.wait_with_output().unwrap();
+        let said = [&out.stdout, &out.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat();
+        assert!(out.status.success() && said.contains(" were made anew"), "{said}");
+    }
 }
 
 fn points(entries: &[Entry]) -> BTreeMap<String, Option<SocketAddr>> {
