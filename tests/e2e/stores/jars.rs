@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use super::images::run;
 use crate::rig::root;
@@ -10,6 +11,12 @@ use crate::rig::root;
 pub(super) struct Jars(String);
 
 impl Jars {
+    /// Once for all tests: they would write the same files.
+    pub(super) fn built() -> &'static Self {
+        static BUILT: LazyLock<Jars> = LazyLock::new(Jars::build);
+        &BUILT
+    }
+
     pub(super) fn build() -> Self {
         let (ours, programs) = (root().join("clients/java"), root().join("tests/stores/java"));
         let maven = |directory: &Path, goals: &[&str]| {

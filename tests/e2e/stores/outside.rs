@@ -151,6 +151,16 @@ pub(super) fn program(rig: &Rig, name: &str) -> Command {
     rig.cluster.in_client(name).unwrap()
 }
 
+/// What a client says that cannot begin: because of this, and within two seconds of the attempt. Clients that load much for
+/// their first one have tried twice: how long that took is told as `first_ms`, and is not limited.
+pub(super) fn is_refused(client: &mut Command, because: &str) -> Value {
+    let said = Client::start(client).line();
+    let error = said["error"].as_str().unwrap_or_else(|| panic!("{said}"));
+    assert!(error.contains(because), "{said}");
+    assert!(said["after_ms"].as_u64().unwrap() < 2000, "{said}");
+    said
+}
+
 /// The objects of a manifest.
 pub(super) fn objects(rig: &Rig, file: &str) -> Vec<Value> {
     let objects = rig.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", file]);

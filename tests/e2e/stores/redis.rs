@@ -10,7 +10,8 @@ use local_cluster::image::Image;
 use serde_json::{Value, json};
 
 use super::images::{self, cache, run};
-use super::outside::{Client, Files, decoded, follows, objects, program};
+use super::jars::Jars;
+use super::outside::{Client, Files, decoded, follows, is_refused, objects, program};
 use crate::readme::{Terminal, shell_blocks};
 use crate::rig::{Rig, eventually, root, say};
 use crate::workload::{Entry, Map, Workload};
@@ -22,7 +23,7 @@ const KEYS: u64 = 1000;
 #[test]
 #[ignore = "takes minutes: make test-stores"]
 fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
-    let image = image();
+    let (image, jars) = (image(), Jars::built());
     let Some(rig) = Rig::installed() else { return };
     let begun = Instant::now();
     let step = |what: &str| say(&format!("redis: {what} after {:?}", begun.elapsed()));
@@ -39,13 +40,17 @@ fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
             .env("PASSWORD", &store.password);
         python
     };
-    let mut blind = python();
-    blind.env("EXTERNAL_IP_MAP", files.write("nat-map.json", "{}"));
-    let refused = Client::start(&mut blind).line();
-    let error = refused["error"].as_str().unwrap_or_else(|| panic!("{refused}"));
-    assert!(error.contains("the map has no members"), "{refused}");
-    assert!(refused["after_ms"].as_u64().unwrap() < 2000, "{refused}");
-    step("a client with an empty map has failed as it should");
+    let empty = files.write("nat-map.json", "{}");
+    is_refused(python().env("EXTERNAL_IP_MAP", &empty), "the map has no members");
+    let at = format!("at={}", first[0].address().unwrap());
+    let mut jedis = program(&rig, "java");
+    jedis.args(jars.arguments("RedisCluster")).args([
+        &at,
+        &format!("password={}", store.password),
+        "mapped=true",
+    ]);
+    let refused = is_refused(jedis.env("EXTERNAL_IP_MAP", &empty), "has no external address in the map");
+    step(&format!("redis-py and Jedis with an empty map have failed as they should: {refused}"));
 
     let mut follower = python();
     follows(&mut follower, map, &files);
