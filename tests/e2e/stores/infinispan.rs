@@ -29,7 +29,7 @@ fn an_infinispan_cluster_is_used_directly_through_all_that_replaces_members() {
     let begun = Instant::now();
     let step = |what: &str| say(&format!("infinispan: {what} after {:?}", begun.elapsed()));
     let store = Infinispan::by_its_guide(&rig, &image);
-    let Infinispan { terminal, grow, shrink, map, first, password } = &store;
+    let Infinispan { terminal, grow, shrink, announce_names, map, first, password } = &store;
     step("a cluster of three");
 
     let files = Files::new("infinispan");
@@ -80,6 +80,22 @@ fn an_infinispan_cluster_is_used_directly_through_all_that_replaces_members() {
     step(&format!("three again: {report:?}, {owners:?}"));
     let outside = |entries: &[Entry]| entries.iter().map(|entry| entry.outside.clone()).collect::<Vec<_>>();
     assert_eq!(outside(first), outside(&last), "each member has the address it began with");
+    drop(client);
+
+    terminal.types(&rig, announce_names);
+    let named = INFINISPAN.routed(&rig, map, 3);
+    store.size(&rig, 3);
+    let mut follower = java();
+    follows(&mut follower, map, &files);
+    let mut client = Client::start(&mut follower);
+    client.ready();
+    let servers = client.ask("servers").to_string();
+    for n in 0..3 {
+        assert!(servers.contains(&format!("infinispan-{n}.infinispan.infinispan.svc")), "{servers}");
+    }
+    let report = client.all_succeed(2000);
+    let owners = store.each_key_goes_to_its_owner(&rig, &mut client, &named);
+    step(&format!("members announce their names: {servers}, {report:?}, {owners:?}"));
 }
 
 /// The property that makes a client go by the map.
@@ -95,6 +111,7 @@ pub(super) struct Infinispan {
     terminal: Terminal,
     grow: String,
     shrink: String,
+    announce_names: String,
     pub(super) map: Map,
     pub(super) first: Vec<Entry>,
     password: String,
@@ -104,14 +121,14 @@ impl Infinispan {
     pub(super) fn by_its_guide(rig: &Rig, image: &Path) -> Self {
         rig.cluster.load_image(image).unwrap();
         let guide = std::fs::read_to_string(root().join("docs/stores/infinispan.md")).unwrap();
-        let [install, grow, shrink] = shell_blocks(&guide).try_into().unwrap();
+        let [install, grow, shrink, announce_names] = shell_blocks(&guide).try_into().unwrap();
         let terminal = Terminal::new(rig);
         terminal.replace("examples/infinispan.yaml", &without_names(rig).to_string());
         rig.made("namespace", "infinispan");
         terminal.types(rig, &install);
         let map = Map::of_cluster(rig, "infinispan", "infinispan");
         let first = INFINISPAN.routed(rig, &map, 3);
-        let store = Self { terminal, grow, shrink, map, first, password: password(rig) };
+        let store = Self { terminal, grow, shrink, announce_names, map, first, password: password(rig) };
         store.size(rig, 3);
         store
     }

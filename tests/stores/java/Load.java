@@ -17,7 +17,8 @@ import org.infinispan.client.hotrod.configuration.ConfigurationBuilder;
  * the map: hotrod properties are its only argument, one of them names the transport factory.
  *
  * <p>Each line of input is answered by a line of JSON: what was done since the one before. {@code report} asks for no more,
- * {@code rest} halts the loop and {@code go} goes on with it, {@code keys NUMBER...} has these keys written and read once each.
+ * {@code rest} halts the loop and {@code go} goes on with it, {@code keys NUMBER...} has these keys written and read once each. {@code servers} is
+ * answered by the members as the cluster has told them.
  * The first line of output is {@code {"ready": true}}, or what failed.
  *
  * <p>What fails is tried once more, as a whole: {@code after_ms} is how long that took. The first time, {@code first_ms}, also
@@ -86,9 +87,14 @@ public final class Load {
                 case "keys" -> Stream.of(words).skip(1).forEach(key -> putAndGet("key-" + key, "alone"));
                 default -> { }
             }
-            System.out.println(report());
+            System.out.println(words[0].equals("servers") ? servers() : report());
         }
         rest();
+    }
+
+    private String servers() {
+        Stream<String> servers = cache.getCacheTopologyInfo().getSegmentsPerServer().keySet().stream().map(Object::toString);
+        return servers.sorted().map(Load::quoted).collect(Collectors.joining(", ", "{\"servers\": [", "]}"));
     }
 
     private void go() {
