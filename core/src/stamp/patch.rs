@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::ports::{self, Named};
 use super::review::{Entries, Metadata, PodObject};
@@ -29,8 +29,9 @@ pub(super) enum Operation<'a> {
 }
 
 impl Operation<'_> {
-    pub(super) fn json(path: &str, value: Value) -> Self {
-        Self::Add { path: path.to_owned(), value: Added::Json(value) }
+    /// Adds what is written already.
+    pub(super) fn add(path: String, value: Box<RawValue>) -> Self {
+        Self::Add { path, value: Added::Written(value) }
     }
 }
 
@@ -39,7 +40,13 @@ impl Operation<'_> {
 pub(super) enum Added<'a> {
     One(&'a str),
     Map(&'a BTreeMap<Cow<'static, str>, String>),
-    Json(Value),
+    Written(Box<RawValue>),
+}
+
+/// `value` as JSON.
+pub(super) fn written(value: &impl Serialize) -> Box<RawValue> {
+    // structs, lists and strings always serialize
+    to_raw_value(value).unwrap_or_default()
 }
 
 /// The patch from a pod to `wanted` as JSON; `None` where nothing is to be done. Without `pod` its spec is left alone.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::patch::Operation;
+use super::patch::{Operation, written};
 use super::review::PodObject;
 use crate::objects::Protocol;
 use crate::shared;
@@ -33,14 +33,16 @@ pub(super) fn change(
     let missing: Vec<_> = wanted
         .iter()
         .filter(|(name, ..)| !found.contains(&name.as_str()))
-        .map(|(name, number, protocol)| json!({"name": name, "containerPort": number, "protocol": protocol}))
+        .map(|(name, number, protocol)| {
+            written(&json!({"name": name, "containerPort": number, "protocol": protocol}))
+        })
         .collect();
     // the number is the network namespace's: it does not matter which container says it
     if missing.is_empty() {
     } else if pod.first_declares_ports() {
-        let add = |port| Operation::json("/spec/containers/0/ports/-", port);
+        let add = |port| Operation::add("/spec/containers/0/ports/-".to_owned(), port);
         operations.extend(missing.into_iter().map(add));
     } else {
-        operations.push(Operation::json("/spec/containers/0/ports", missing.into()));
+        operations.push(Operation::add("/spec/containers/0/ports".to_owned(), written(&missing)));
     }
 }

@@ -259,10 +259,29 @@ pub(super) struct Container<'a> {
     pub(super) volume_mounts: Option<&'a RawValue>,
 }
 
-/// The texts at `field` of a list's elements; of what is no such list none.
-pub(super) fn names_of(list: Option<&RawValue>, field: &str) -> Vec<String> {
-    let list = list.and_then(|list| serde_json::from_str::<Vec<serde_json::Value>>(list.get()).ok());
-    list.into_iter().flatten().filter_map(|item| Some(item.get(field)?.as_str()?.to_owned())).collect()
+/// An element of a list, as far as an injection reads it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Item<'a> {
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    mount_path: Option<Text<'a>>,
+}
+
+impl Item<'_> {
+    pub(super) fn name(&self) -> &str {
+        text(self.name.as_ref())
+    }
+
+    pub(super) fn mount_path(&self) -> &str {
+        text(self.mount_path.as_ref())
+    }
+}
+
+/// The elements of a list; of what is no such list none.
+pub(super) fn items(list: Option<&RawValue>) -> Vec<Item<'_>> {
+    list.and_then(|list| serde_json::from_str(list.get()).ok()).unwrap_or_default()
 }
 
 #[derive(Debug, Deserialize)]

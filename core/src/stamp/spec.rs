@@ -1,11 +1,12 @@
 //! What the webhook changes in a pod's spec: our scheduling gate, and how the processes are told what the annotations
 //! say. What is there under the same name or path stays.
 
+use serde::Serialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
-use super::patch::Operation;
-use super::review::{Container, PodObject, names_of};
+use super::patch::{Operation, written};
+use super::review::{Container, PodObject, items};
 use crate::demand::Inject;
 use crate::names;
 use crate::objects::Protocol;
@@ -37,8 +38,8 @@ pub(super) fn change(pod: &PodObject<'_>, wanted: &WantedSpec, operations: &mut 
     if wanted.inject.env {
         let wanted = variables(&wanted.ports);
         for (path, container) in pod.running_containers() {
-            let found = names_of(container.env, "name");
-            let missing = wanted.iter().filter(|(name, _)| !found.iter().any(|f| f == name));
+            let found = items(container.env);
+            let missing = wanted.iter().filter(|(name, _)| !found.iter().any(|f| f.name() == name));
             // in front: a variable may refer to those before it
             insert(
                 &format!("{path}/env"),
@@ -69,8 +70,8 @@ fn gate(
     if wanted && places.is_empty() {
         let gate = json!({field: ours});
         operations.push(match found {
-            Some(_) => Operation::json(&format!("/spec/{list}/-"), gate),
-            None => Operation::json(&format!("/spec/{list}"), json!([gate])),
+            Some(_) => Operation::add(format!("/spec/{list}/-"), written(&gate)),
+            None => Operation::add(format!("/spec/{list}"), written(&[gate])),
         });
     } else if !wanted {
         places.reverse();
@@ -79,12 +80,42 @@ fn gate(
     }
 }
 
-fn reference(annotation: &str) -> Value {
-    json!({"apiVersion": "v1", "fieldPath": format!("metadata.annotations['{annotation}']")})
+/// An annotation of the pod, by the downward API.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reference {
+    api_version: &'static str,
+    field_path: String,
 }
 
-/// Name and definition of each variable.
-fn variables(ports: &[(u16, Protocol)]) -> Vec<(String, Value)> {
+impl Reference {
+    fn to(annotation: &str) -> Self {
+        Self { api_version: "v1", field_path: format!("metadata.annotations['{annotation}']") }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Variable<'a> {
+    name: &'a str,
+    value_from: Source,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Source {
+    field_ref: Reference,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct File<'a> {
+    field_ref: Reference,
+    path: &'a str,
+}
+
+/// Name and definition of each variable. All containers have the same.
+fn variables(ports: &[(u16, Protocol)]) -> Vec<(String, Box<RawValue>)> {
     let one = [
         (names::ADDRESS_ENV.to_owned(), names::STAMP_ADDRESS_ANNOTATION.to_owned()),
         (names::HOST_ENV.to_owned(), names::STAMP_HOST_ANNOTATION.to_owned()),
@@ -93,31 +124,52 @@ fn variables(ports: &[(u16, Protocol)]) -> Vec<(String, Value)> {
         .iter()
         .map(|&(number, protocol)| (names::env_port(number, protocol), names::stamp_port(number, protocol)));
     let variable = |(name, annotation): (String, String)| {
-        let value = json!({"name": name, "valueFrom": {"fieldRef": reference(&annotation)}});
+        let value_from = Source { field_ref: Reference::to(&annotation) };
+        let value = written(&Variable { name: &name, value_from });
         (name, value)
     };
     one.into_iter().chain(ports).map(variable).collect()
 }
 
+#[derive(Serialize)]
+struct Volume {
+    #[serde(rename = "downwardAPI")]
+    downward_api: Files,
+    name: &'static str,
+}
+
+#[derive(Serialize)]
+struct Files {
+    items: Vec<Box<RawValue>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Mount {
+    #[serde(rename = "mountPath")]
+    path: &'static str,
+    name: &'static str,
+    read_only: bool,
+}
+
 fn files(pod: &PodObject<'_>, ports: &[(u16, Protocol)], operations: &mut Vec<Operation<'_>>) {
     let fixed = [names::STAMP_ADDRESS_ANNOTATION, names::STAMP_HOST_ANNOTATION, names::STAMP_SLOT_ANNOTATION];
     let ports = ports.iter().map(|&(number, protocol)| names::stamp_port(number, protocol));
-    let items: Vec<Value> = fixed
-        .map(str::to_owned)
-        .into_iter()
-        .chain(ports)
-        .map(|key| json!({"path": key.trim_start_matches(names::RESERVED_PREFIX), "fieldRef": reference(&key)}))
-        .collect();
-    let volume = json!({"name": names::TOLD_VOLUME, "downwardAPI": {"items": items}});
+    let keys: Vec<String> = fixed.map(str::to_owned).into_iter().chain(ports).collect();
+    let file = |key: &'_ String| -> Box<RawValue> {
+        let path = key.trim_start_matches(names::RESERVED_PREFIX);
+        written(&File { field_ref: Reference::to(key), path })
+    };
+    let files: Vec<Box<RawValue>> = keys.iter().map(file).collect();
     let volumes = pod.volumes();
-    let missing = !names_of(volumes, "name").iter().any(|name| name == names::TOLD_VOLUME);
-    insert("/spec/volumes", volumes, missing.then_some(volume), false, operations);
+    let missing = !items(volumes).iter().any(|volume| volume.name() == names::TOLD_VOLUME);
+    let volume = Volume { downward_api: Files { items: files }, name: names::TOLD_VOLUME };
+    insert("/spec/volumes", volumes, missing.then(|| written(&volume)), false, operations);
+    let mount = written(&Mount { path: names::TOLD_PATH, name: names::TOLD_VOLUME, read_only: true });
     for (path, container) in pod.running_containers() {
         let Container { volume_mounts: mounts, .. } = container;
-        let mount = json!({"name": names::TOLD_VOLUME, "mountPath": names::TOLD_PATH, "readOnly": true});
-        let taken =
-            names_of(*mounts, "mountPath").iter().any(|p| p.trim_end_matches('/') == names::TOLD_PATH);
-        insert(&format!("{path}/volumeMounts"), *mounts, (!taken).then_some(mount), false, operations);
+        let taken = items(*mounts).iter().any(|m| m.mount_path().trim_end_matches('/') == names::TOLD_PATH);
+        insert(&format!("{path}/volumeMounts"), *mounts, (!taken).then(|| mount.clone()), false, operations);
     }
 }
 
@@ -125,19 +177,19 @@ fn files(pod: &PodObject<'_>, ports: &[(u16, Protocol)], operations: &mut Vec<Op
 fn insert(
     path: &str,
     found: Option<&RawValue>,
-    values: impl IntoIterator<Item = Value>,
+    values: impl IntoIterator<Item = Box<RawValue>>,
     in_front: bool,
     operations: &mut Vec<Operation<'_>>,
 ) {
-    let values: Vec<Value> = values.into_iter().collect();
+    let values: Vec<Box<RawValue>> = values.into_iter().collect();
     if values.is_empty() {
         return;
     }
     if found.is_none() {
-        return operations.push(Operation::json(path, Value::Array(values)));
+        return operations.push(Operation::add(path.to_owned(), written(&values)));
     }
     for (index, value) in values.into_iter().enumerate() {
         let place = if in_front { index.to_string() } else { "-".to_owned() };
-        operations.push(Operation::json(&format!("{path}/{place}"), value));
+        operations.push(Operation::add(format!("{path}/{place}"), value));
     }
 }
