@@ -119,7 +119,7 @@ fn is_rightful(state: &State, id: &str, cluster: &Key, pod: &Pod) -> bool {
 }
 
 fn share_of(state: &State, cluster: &Key, pod: &Pod, demand: &Demand<'_>, pod_id: &str) -> Option<Share> {
-    if pod.labels.get(names::SHARED_LABEL).is_none_or(|c| *c != *cluster.name) {
+    if pod.labels.get(names::SHARED_LABEL).is_none_or(|c| c != &*cluster.name) {
         return None;
     }
     let token = names::share_token(pod_id);
@@ -143,7 +143,7 @@ fn demand_of<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Result<Demand
     if state.namespace(&cluster.namespace).is_none() {
         return Err(Reason::new(Code::NamespaceNotEnabled, &*cluster.namespace));
     }
-    let labels = |key: &str| pod.labels.get(key).map(String::as_str);
+    let labels = |key: &str| pod.labels.get(key);
     let configured = match demand::cluster_of(labels, &cluster.namespace, settings) {
         Membership::Cluster { configured, .. } => configured,
         Membership::Ambiguous { names } => return Err(Reason::new(Code::AmbiguousCluster, names.join(", "))),

@@ -231,7 +231,7 @@ fn wanted<'s>(
     settings: &'s Settings,
     cluster: &mut Option<String>,
 ) -> Result<Demand<'s>, Reason> {
-    let labels = |key: &str| pod.labels.get(key).map(String::as_str);
+    let labels = |key: &str| pod.labels.get(key);
     let (name, configured) = match demand::cluster_of(labels, namespace, settings) {
         Membership::None => return Err(Code::NotLabelled.into()),
         Membership::Ambiguous { names } => return Err(Reason::new(Code::AmbiguousCluster, names.join(", "))),

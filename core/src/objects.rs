@@ -3,18 +3,18 @@
 
 mod namespace;
 mod node;
+mod pairs;
 mod pod;
 mod port;
 mod readiness;
 mod service;
 mod slice;
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 
 pub use namespace::Namespace;
 pub use node::Node;
+pub use pairs::Pairs;
 pub use pod::{ContainerPort, Owner, Pod};
 pub use port::{InvalidPort, PortRef, PortSpec, Protocol};
 pub use readiness::Readiness;
@@ -22,6 +22,12 @@ pub use service::{Ingress, Service, ServicePort};
 pub use slice::{Endpoint, Slice, SlicePort};
 
 use crate::names::Key;
+
+/// The same without the room that reading has left: a list is read into room for four, and kept by the thousand.
+fn tight<T>(mut list: Vec<T>) -> Vec<T> {
+    list.shrink_to_fit();
+    list
+}
 
 /// An object with a resource version.
 pub trait Versioned {
@@ -51,8 +57,8 @@ pub(crate) struct Meta {
     pub(crate) generate_name: String,
     pub(crate) creation_timestamp: Option<jiff::Timestamp>,
     pub(crate) deletion_timestamp: Option<jiff::Timestamp>,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) labels: Pairs,
+    pub(crate) annotations: Pairs,
     pub(crate) owner_references: Vec<Owner>,
     pub(crate) managed_fields: Vec<ManagedFields>,
 }
@@ -86,18 +92,14 @@ impl Meta {
     }
 
     fn take_label(&mut self, key: &str) -> Option<String> {
-        self.labels.remove(key)
+        self.labels.take(key)
     }
 
     fn take_annotation(&mut self, key: &str) -> Option<String> {
-        self.annotations.remove(key)
+        self.annotations.take(key)
     }
 
-    fn take_reserved_annotations(&mut self) -> BTreeMap<String, String> {
-        let all = std::mem::take(&mut self.annotations);
-        let ours = |(key, _): &(String, String)| key.starts_with(crate::names::RESERVED_PREFIX);
-        let (reserved, others) = all.into_iter().partition(ours);
-        self.annotations = others;
-        reserved
+    fn take_reserved_annotations(&mut self) -> Pairs {
+        self.annotations.take_prefixed(crate::names::RESERVED_PREFIX)
     }
 }

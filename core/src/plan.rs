@@ -328,7 +328,7 @@ impl<'a> ClusterPlan<'a> {
         }
         let owned =
             if desired.exposure == Exposure::Shared { names::SHARED_LABEL } else { names::POD_ID_LABEL };
-        let foreign = service.selector.keys().filter(|k| *k != owned).cloned().collect();
+        let foreign = service.selector.keys().filter(|k| *k != owned).map(str::to_owned).collect();
         let (uid, version) = (service.uid.clone(), service.version);
         self.act(&service.key, Action::UpdateService { uid, version, desired, drop_selector: foreign });
     }

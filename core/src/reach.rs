@@ -44,7 +44,7 @@ impl Target {
 
 /// What is recorded on a Service, by UID of the pod.
 pub(crate) fn recorded(service: &Service) -> BTreeMap<&str, &str> {
-    let value = service.annotations.get(names::REACHABLE_ANNOTATION).map_or("", String::as_str);
+    let value = service.annotations.get(names::REACHABLE_ANNOTATION).unwrap_or_default();
     value.split(", ").filter_map(|record| Some((record.split(' ').nth(1)?, record))).collect()
 }
 

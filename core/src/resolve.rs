@@ -144,7 +144,7 @@ fn recorded(service: &Service) -> Records {
 
 /// As it is written.
 pub(crate) fn annotation(service: &Service) -> Option<&str> {
-    service.annotations.get(names::RESOLVED_ANNOTATION).map(|text| &**text)
+    service.annotations.get(names::RESOLVED_ANNOTATION)
 }
 
 /// Leaves the answers that a Service's annotation does not show; whether there are any.

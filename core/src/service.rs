@@ -236,14 +236,11 @@ impl SlotService {
     pub fn is_met_by(&self, service: &Service) -> bool {
         let t = &self.template;
         let same = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
-        self.selector()
-            .iter()
-            .map(|(k, v)| (*k, *v))
-            .eq(service.selector.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+        self.selector().iter().map(|(k, v)| (*k, *v)).eq(service.selector.iter())
             && service.service_type == self.service_type()
             && self.ports == service.ports
-            && self.labels().iter().all(|(k, v)| service.labels.get(*k) == Some(v))
-            && self.annotations().iter().all(|(k, v)| service.annotations.get(*k).is_some_and(|f| *f == **v))
+            && self.labels().iter().all(|(k, v)| service.labels.get(k) == Some(v))
+            && self.annotations().iter().all(|(k, v)| service.annotations.get(k).is_some_and(|f| f == &**v))
             && same(&t.load_balancer_ip, &service.load_balancer_ip)
             && same(&t.external_traffic_policy, &service.external_traffic_policy)
             && same(&t.ip_family_policy, &service.ip_family_policy)

@@ -263,8 +263,12 @@ impl State {
     }
 
     fn hold_pod(&mut self, feed: PodFeed, key: &Key, pod: Option<Pod>) {
+        let known = self.pods.get(key).and_then(|held| held.iter().find(|(f, _)| *f == feed));
+        if known.map(|(_, known)| &**known) == pod.as_ref() {
+            return;
+        }
         let before = self.pod(key).cloned();
-        let held = self.pods.entry(key.clone()).or_default();
+        let held = self.pods.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
         held.retain(|(f, _)| *f != feed);
         held.extend(pod.map(|p| (feed, Arc::new(p))));
         if held.is_empty() {
@@ -286,12 +290,11 @@ impl State {
     /// The cluster a pod belongs to. A pod that several clusters of the configuration select is shown in the first.
     pub(crate) fn cluster_of(&self, pod: &Pod) -> Option<Key> {
         let namespace = &pod.key.namespace;
-        let name =
-            match demand::cluster_of(|k| pod.labels.get(k).map(String::as_str), namespace, &self.settings) {
-                Membership::None => return None,
-                Membership::Cluster { name, .. } => name,
-                Membership::Ambiguous { names } => names.into_iter().next()?,
-            };
+        let name = match demand::cluster_of(|k| pod.labels.get(k), namespace, &self.settings) {
+            Membership::None => return None,
+            Membership::Cluster { name, .. } => name,
+            Membership::Ambiguous { names } => names.into_iter().next()?,
+        };
         Some(Key::new(namespace.clone(), name))
     }
 
@@ -435,11 +438,12 @@ fn apply<T: PartialEq>(
     let mut replaced = Vec::new();
     let mut put = |store: &mut HashMap<Key, Arc<T>>, item: T| {
         let key = place(&item);
-        let after = Arc::new(item);
-        let before = store.insert(key, after.clone());
-        if before.as_ref() != Some(&after) {
-            replaced.push((before, Some(after)));
+        // what a new list shows again stays where it is
+        if store.get(&key).is_some_and(|before| **before == item) {
+            return;
         }
+        let after = Arc::new(item);
+        replaced.push((store.insert(key, after.clone()), Some(after)));
     };
     match change {
         Change::Listed { items, .. } => {

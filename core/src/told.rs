@@ -76,27 +76,27 @@ pub fn parted(pod: &Pod, demand: &Demand<'_>, now: &SlotAddress) -> Option<(Told
         return None;
     }
     let is = annotations(now, &demand.ports);
-    let keys = || is.keys().map(String::as_str).chain(pod.told.keys().map(String::as_str));
+    let keys = || is.keys().map(String::as_str).chain(pod.told.keys());
     // the version, and ports that are not exposed any more, say nothing about the address
+    let is_now = |key: &str| is.get(key).map(String::as_str);
     let says = |key: &str| {
         is.contains_key(key) || key == names::STAMP_ADDRESS_ANNOTATION || key == names::STAMP_HOST_ANNOTATION
     };
-    if keys().filter(|key| says(key)).all(|key| told(key) == is.get(key)) {
+    if keys().filter(|key| says(key)).all(|key| told(key) == is_now(key)) {
         return None;
     }
-    let shown = |ips: Option<&String>, host: Option<&String>| {
-        let known: Vec<&str> = [ips, host].into_iter().flatten().map(String::as_str).collect();
+    let shown = |ips: Option<&str>, host: Option<&str>| {
+        let known: Vec<&str> = [ips, host].into_iter().flatten().collect();
         if known.is_empty() { "none".to_owned() } else { known.join(", ") }
     };
-    let true_now = shown(is.get(names::STAMP_ADDRESS_ANNOTATION), is.get(names::STAMP_HOST_ANNOTATION));
-    let detail = if nothing
-        || (ips, host) != (is.get(names::STAMP_ADDRESS_ANNOTATION), is.get(names::STAMP_HOST_ANNOTATION))
-    {
+    let has = (is_now(names::STAMP_ADDRESS_ANNOTATION), is_now(names::STAMP_HOST_ANNOTATION));
+    let true_now = shown(has.0, has.1);
+    let detail = if nothing || (ips, host) != has {
         format!("told {}, has {true_now}", shown(ips, host))
     } else {
         format!("told other ports of {true_now}")
     };
     let reason = Reason::new(Code::ToldOtherwise, detail);
     let ips = ips.map_or_else(Vec::new, |list| list.split(',').map(str::to_owned).collect());
-    Some((Told { ips, host: host.cloned(), message: reason.message() }, reason))
+    Some((Told { ips, host: host.map(str::to_owned), message: reason.message() }, reason))
 }

@@ -42,7 +42,7 @@ fuzz_target!(|text: &str| {
     });
     let answer = common::stamped_twice(&common::review(&pod), settings).expect("it is a review of a pod");
     let seen: Pod = serde_json::from_value(pod).expect("the watch reads it");
-    let expected = match cluster_of(|key| seen.labels.get(key).map(String::as_str), "data", settings) {
+    let expected = match cluster_of(|key| seen.labels.get(key), "data", settings) {
         Membership::None => false,
         Membership::Ambiguous { .. } => false,
         Membership::Cluster { name, configured } => {

@@ -101,7 +101,7 @@ impl Writer {
                 ours: found.owned_by(&self.installation),
                 adoptable: found.annotations.get(ADOPT_ANNOTATION).is_some_and(|v| v == "true"),
                 addresses: found.given().collect(),
-                selector: found.selector.into_keys().collect(),
+                selector: found.selector.keys().map(str::to_owned).collect(),
                 uid: found.uid,
                 version: found.version,
             },

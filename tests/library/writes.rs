@@ -92,7 +92,7 @@ async fn services_are_written_with_preconditions_only() {
     assert_eq!(writer.perform(&update(2000, &newer)).await, Outcome::Done);
     let changed = read(&bare, "writes").await;
     assert!(slot("writes", "mine", 2000).is_met_by(&changed), "{changed:?}");
-    assert_eq!(changed.annotations["a"], "b", "what is not ours stays");
+    assert_eq!(changed.annotations.get("a"), Some("b"), "what is not ours stays");
 
     let refused = writer.perform(&update(0, &changed)).await;
     assert!(matches!(&refused, Outcome::Refused(why) if why.contains("spec.ports[0].port")), "{refused:?}");

@@ -1,10 +1,9 @@
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
 use super::readiness::{RawCondition, RawGate as RawReadinessGate};
-use super::{Meta, Protocol, Readiness};
+use super::{Meta, Pairs, Protocol, Readiness, tight};
 use crate::names::{self, Key};
 use crate::shared;
 
@@ -21,7 +20,7 @@ pub struct Pod {
     /// Creation, seconds since 1970.
     pub created: i64,
     /// All labels but the identity; the configuration's selectors are matched against them.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Pairs,
     /// The identity label.
     pub pod_id: Option<String>,
     /// Value of [`names::PORTS_ANNOTATION`].
@@ -37,7 +36,7 @@ pub struct Pod {
     /// Our readiness gate, where the pod has it.
     pub readiness: Option<Readiness>,
     /// Annotations under [`names::RESERVED_PREFIX`]: what the pod was told of its slot.
-    pub told: BTreeMap<String, String>,
+    pub told: Pairs,
     /// It has no annotations at all, nothing to add one to.
     pub bare: bool,
     /// Ports the containers declare, native sidecars included; without those of its shared names.
@@ -214,17 +213,17 @@ impl From<Raw> for Pod {
             created: meta.created(),
             terminating: meta.deletion_timestamp.is_some(),
             uid: meta.uid,
-            labels: meta.labels,
+            labels: meta.labels.tight(),
             owner: meta.owner_references.into_iter().find(|o| o.controller),
-            container_ports,
-            shared_ports,
+            container_ports: tight(container_ports),
+            shared_ports: tight(shared_ports),
             host_network: spec.host_network,
             node: Some(spec.node_name).filter(|n| !n.is_empty()),
             dns: named.then_some((spec.hostname, spec.subdomain)),
             finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
             ready: ready.is_some_and(|c| c.status == "True"),
             ready_changed: ready.and_then(|c| c.changed).map_or(0, jiff::Timestamp::as_second),
-            ips,
+            ips: tight(ips),
         }
     }
 }

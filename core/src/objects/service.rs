@@ -1,9 +1,8 @@
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::{Meta, Protocol};
+use super::{Meta, Pairs, Protocol, tight};
 use crate::names::{self, Key};
 use crate::settings::Exposure;
 use crate::shared::SharedSlot;
@@ -21,15 +20,15 @@ pub struct Service {
     /// Creation, seconds since 1970.
     pub created: i64,
     /// Labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Pairs,
     /// Annotations.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Pairs,
     /// Being deleted (a load balancer's finalizer may hold it for long).
     pub terminating: bool,
     /// `spec.type`.
     pub service_type: String,
     /// `spec.selector`.
-    pub selector: BTreeMap<String, String>,
+    pub selector: Pairs,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
     /// The slots its ports are, where it is a shared one.
@@ -59,7 +58,7 @@ pub struct Service {
 impl Service {
     /// The cluster label.
     pub fn cluster(&self) -> Option<&str> {
-        self.labels.get(names::CLUSTER_LABEL).map(String::as_str)
+        self.labels.get(names::CLUSTER_LABEL)
     }
 
     /// The slot number, where label and name agree.
@@ -77,14 +76,14 @@ impl Service {
     /// The identity the Service routes to; `None` where the selector is not one of ours.
     pub fn bound_to(&self) -> Option<&str> {
         match self.selector.len() {
-            1 => self.selector.get(names::POD_ID_LABEL).map(String::as_str),
+            1 => self.selector.get(names::POD_ID_LABEL),
             _ => None,
         }
     }
 
     /// How it exposes its slots.
     pub fn exposure(&self) -> Exposure {
-        match self.annotations.get(names::EXPOSURE_ANNOTATION).map(String::as_str) {
+        match self.annotations.get(names::EXPOSURE_ANNOTATION) {
             _ if self.shared_index().is_some() => Exposure::Shared,
             Some("nodePort") => Exposure::NodePort,
             _ => Exposure::Dedicated,
@@ -103,13 +102,12 @@ impl Service {
 
     /// Whether its selector is that of a shared one: pods that carry shared names, of its own cluster.
     pub fn selects_sharers(&self) -> bool {
-        self.selector.len() == 1
-            && self.selector.get(names::SHARED_LABEL).map(String::as_str) == self.cluster()
+        self.selector.len() == 1 && self.selector.get(names::SHARED_LABEL) == self.cluster()
     }
 
     /// The class it was made with.
     pub fn class(&self) -> Option<&str> {
-        self.annotations.get(names::SLOT_CLASS_ANNOTATION).map(String::as_str)
+        self.annotations.get(names::SLOT_CLASS_ANNOTATION)
     }
 
     /// Whether clients can be told where it is: node ports are there once the Service is.
@@ -140,11 +138,11 @@ impl Service {
 
     /// The pod name the slot is kept for.
     pub fn kept_for(&self) -> Option<&str> {
-        self.annotations.get(names::POD_ANNOTATION).map(String::as_str)
+        self.annotations.get(names::POD_ANNOTATION)
     }
 }
 
-fn shared_index(labels: &BTreeMap<String, String>, name: &str) -> Option<u32> {
+fn shared_index(labels: &Pairs, name: &str) -> Option<u32> {
     let index = labels.get(names::SHARED_SERVICE_LABEL)?.parse().ok()?;
     (name == names::shared_service(labels.get(names::CLUSTER_LABEL)?, index)).then_some(index)
 }
@@ -215,7 +213,7 @@ struct Raw {
 struct RawSpec {
     #[serde(rename = "type")]
     service_type: String,
-    selector: BTreeMap<String, String>,
+    selector: Pairs,
     ports: Vec<RawPort>,
     load_balancer_class: Option<String>,
     #[serde(rename = "loadBalancerIP")]
@@ -272,6 +270,7 @@ impl From<Raw> for Service {
         };
         let mut ports: Vec<ServicePort> = spec.ports.into_iter().map(Into::into).collect();
         ports.sort();
+        let ports = tight(ports);
         let shared = shared_index(&meta.labels, &meta.name).is_some();
         Self {
             shares: if shared { SharedSlot::read(&ports) } else { Vec::new() },
@@ -281,10 +280,10 @@ impl From<Raw> for Service {
             status_written: meta.status_written(),
             terminating: meta.deletion_timestamp.is_some(),
             uid: meta.uid,
-            labels: meta.labels,
-            annotations: meta.annotations,
+            labels: meta.labels.tight(),
+            annotations: meta.annotations.tight(),
             service_type: spec.service_type,
-            selector: spec.selector,
+            selector: spec.selector.tight(),
             ports,
             node_ports,
             load_balancer_class: spec.load_balancer_class,
@@ -294,7 +293,7 @@ impl From<Raw> for Service {
             ip_family_policy: spec.ip_family_policy,
             allocate_load_balancer_node_ports: spec.allocate_load_balancer_node_ports,
             publish_not_ready_addresses: spec.publish_not_ready_addresses,
-            ingress: status.load_balancer.ingress,
+            ingress: tight(status.load_balancer.ingress),
         }
     }
 }

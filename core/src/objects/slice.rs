@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::{Meta, Protocol};
+use super::{Meta, Protocol, tight};
 use crate::names::{self, Key};
 
 /// An EndpointSlice of one of our Services (slices inherit their Service's labels).
@@ -84,7 +84,7 @@ struct RawTarget {
 impl From<RawEndpoint> for Endpoint {
     fn from(raw: RawEndpoint) -> Self {
         Self {
-            addresses: raw.addresses.iter().filter_map(|a| a.parse().ok()).collect(),
+            addresses: tight(raw.addresses.iter().filter_map(|a| a.parse().ok()).collect()),
             pod_uid: raw.target_ref.filter(|t| t.kind == "Pod").map(|t| t.uid).unwrap_or_default(),
             ready: raw.conditions.ready.unwrap_or(true),
         }
@@ -103,8 +103,8 @@ impl From<Raw> for Slice {
                 .labels
                 .get(names::SLICE_MANAGED_BY_LABEL)
                 .is_some_and(|v| v == names::SLICE_CONTROLLER),
-            endpoints: raw.endpoints.unwrap_or_default().into_iter().map(Into::into).collect(),
-            ports: raw.ports.unwrap_or_default(),
+            endpoints: tight(raw.endpoints.unwrap_or_default().into_iter().map(Into::into).collect()),
+            ports: tight(raw.ports.unwrap_or_default()),
         }
     }
 }

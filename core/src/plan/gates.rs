@@ -174,9 +174,9 @@ impl<'a> ClusterPlan<'a> {
         let told = address.map(|address| told::annotations(address, ports)).unwrap_or_default();
         let stale = pod.told.keys().filter(|key| *key != names::STAMP_VERSION_ANNOTATION);
         let mut annotations: BTreeMap<String, Option<String>> =
-            stale.map(|key| (key.clone(), None)).collect();
+            stale.map(|key| (key.to_owned(), None)).collect();
         annotations.extend(told.into_iter().map(|(key, value)| (key, Some(value))));
-        annotations.retain(|key, value| value.as_ref() != pod.told.get(key));
+        annotations.retain(|key, value| value.as_deref() != pod.told.get(key));
         let action = Action::LiftGate {
             key: pod.key.clone(),
             uid: pod.uid.clone(),

@@ -18,7 +18,7 @@ impl ClusterPlan<'_> {
                 continue;
             }
             let value = resolve::record(settings, service, self.memory.resolved(key));
-            if service.annotations.get(names::RESOLVED_ANNOTATION) == value.as_ref() {
+            if service.annotations.get(names::RESOLVED_ANNOTATION) == value.as_deref() {
                 continue;
             }
             let (uid, version) = (service.uid.clone(), service.version);

@@ -21,26 +21,29 @@ pub(super) struct Members {
     pub(super) strays: BTreeSet<Key>,
 }
 
+/// Who uses a value, sorted: nearly always one, for whom a tree would be ten times too large.
+pub(super) type Users = Vec<Key>;
+
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Ordered, so that a namespace's clusters are a range.
     pub(super) clusters: BTreeMap<Key, Members>,
     /// By namespace and identity: pods that have not ended.
-    pub(super) identities: HashMap<Key, BTreeSet<Key>>,
+    pub(super) identities: HashMap<Key, Users>,
     /// By namespace, cluster and token: pods that have not ended and that its shared Services may select.
-    pub(super) sharers: HashMap<(Key, String), BTreeSet<Key>>,
+    pub(super) sharers: HashMap<(Key, String), Users>,
     /// By address: pods that have not ended and have an address of their own.
-    pub(super) internal: HashMap<IpAddr, BTreeSet<Key>>,
+    pub(super) internal: HashMap<IpAddr, Users>,
     /// By namespace and DNS name within it: pods that have not ended.
-    pub(super) named: HashMap<Key, BTreeSet<Key>>,
+    pub(super) named: HashMap<Key, Users>,
     /// By external address and port: Services.
-    pub(super) external: HashMap<ExternalPoint, BTreeSet<Key>>,
+    pub(super) external: HashMap<ExternalPoint, Users>,
     /// By address: Services that ask for it or have it.
-    pub(super) holders: HashMap<IpAddr, BTreeSet<Key>>,
+    pub(super) holders: HashMap<IpAddr, Users>,
     /// By Service: its slices.
-    pub(super) slices: HashMap<Key, BTreeSet<Key>>,
+    pub(super) slices: HashMap<Key, Users>,
     /// By UID of the pod behind an endpoint: slices.
-    pub(super) endpoints: HashMap<String, BTreeSet<Key>>,
+    pub(super) endpoints: HashMap<String, Users>,
     /// UIDs of pods that have not ended.
     pub(super) alive: HashSet<String>,
     /// Slots by namespace and exposure.
@@ -95,7 +98,7 @@ impl Index {
             ));
         }
         if let Some(cluster) = pod.labels.get(names::SHARED_LABEL) {
-            let cluster = Key::new(pod.key.namespace.clone(), cluster.as_str());
+            let cluster = Key::new(pod.key.namespace.clone(), cluster);
             let tokens: BTreeSet<&str> =
                 pod.shared_ports.iter().filter_map(|p| Some(shared::token_of(&p.name)?.0)).collect();
             for token in tokens {
@@ -187,18 +190,27 @@ pub(crate) fn count<K: std::hash::Hash + Eq + Clone>(
 
 /// Adds or removes one user; answers the others where the value is shared.
 fn set<K: std::hash::Hash + Eq + Clone>(
-    map: &mut HashMap<K, BTreeSet<Key>>,
+    map: &mut HashMap<K, Users>,
     value: &K,
     user: &Key,
     present: bool,
 ) -> Vec<Key> {
-    let users = map.entry(value.clone()).or_default();
-    let changed = if present { users.insert(user.clone()) } else { users.remove(user) };
-    let others = if changed { users.iter().filter(|u| *u != user).cloned().collect() } else { Vec::new() };
+    let Some(users) = map.get_mut(value) else {
+        if present {
+            map.insert(value.clone(), vec![user.clone()]);
+        }
+        return Vec::new();
+    };
+    match (users.binary_search(user), present) {
+        (Err(at), true) => users.insert(at, user.clone()),
+        (Ok(at), false) => drop(users.remove(at)),
+        _ => return Vec::new(),
+    }
     if users.is_empty() {
         map.remove(value);
+        return Vec::new();
     }
-    others
+    users.iter().filter(|other| *other != user).cloned().collect()
 }
 
 /// A pod's DNS name, where it has one.
