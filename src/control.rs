@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use external_ip_core::action::{Action, Outcome};
 use external_ip_core::explain;
-use external_ip_core::mapping::{self, ClusterMapping, KeptAddresses, Mapping};
+use external_ip_core::mapping::{self, ClusterMapping, Mapping};
 use external_ip_core::milestones::{Milestone, Milestones};
 use external_ip_core::names::Key;
 use external_ip_core::objects::Service;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::act::lease::Role;
 use crate::dial::Targets;
-use crate::map::{Current, Explained, Liveness, PodQuestion, Position, Snapshot};
+use crate::map::{Current, Explained, KeptByCluster, Liveness, PodQuestion, Position, Snapshot};
 use crate::metrics::Metrics;
 use crate::resolve::Questions;
 use crate::watch::FeedSpec;
@@ -79,8 +79,8 @@ pub struct Control {
     unlisted: BTreeSet<Feed>,
     /// Marks of the feeds in a position.
     marks: BTreeMap<Feed, Arc<str>>,
-    mapping: Mapping,
-    kept: BTreeMap<Key, Arc<KeptAddresses>>,
+    mapping: Arc<Mapping>,
+    kept: Arc<KeptByCluster>,
     /// `None` until the first map: when the pods of that got there is not known.
     milestones: Option<Milestones>,
 }
@@ -97,8 +97,8 @@ impl Control {
             start: Instant::now(),
             unlisted: feeds.iter().map(|f| f.feed).collect(),
             marks: feeds.iter().map(|f| (f.feed, f.mark())).collect(),
-            mapping: Mapping::new(),
-            kept: BTreeMap::new(),
+            mapping: Arc::default(),
+            kept: Arc::default(),
             milestones: None,
         }
     }
@@ -187,22 +187,15 @@ impl Control {
                 self.measure(cluster, &passed);
             }
             self.aim(cluster, made.as_ref());
-            match made {
-                Some(made) => self.mapping.insert(cluster.clone(), Arc::new(made)),
-                None => self.mapping.remove(cluster),
-            };
+            replace(&mut self.mapping, cluster, made);
             let kept = mapping::kept_addresses(&self.state, cluster);
-            if kept.is_empty() {
-                self.kept.remove(cluster);
-            } else {
-                self.kept.insert(cluster.clone(), Arc::new(kept));
-            }
+            replace(&mut self.kept, cluster, Some(kept).filter(|kept| !kept.is_empty()));
         }
         self.milestones = Some(milestones);
         let service = self.inputs.mapping_service.borrow_and_update().clone();
         self.outputs.current.publish(Snapshot {
-            mapping: self.mapping.clone(),
-            slots: self.kept.clone(),
+            mapping: Arc::clone(&self.mapping),
+            slots: Arc::clone(&self.kept),
             service_ip: service.and_then(|s| s.ingress.iter().find_map(|i| i.ip)),
             position: self.position(|seen| seen.changed),
             reached: self.position(|seen| seen.reached),
@@ -280,6 +273,18 @@ impl Control {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { monotonic: self.start.elapsed(), wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX) }
     }
+}
+
+/// Puts what one cluster has now into what readers share, and leaves that alone where it is the same.
+fn replace<T: PartialEq>(all: &mut Arc<BTreeMap<Key, Arc<T>>>, cluster: &Key, now: Option<T>) {
+    if all.get(cluster).map(AsRef::as_ref) == now.as_ref() {
+        return;
+    }
+    let all = Arc::make_mut(all);
+    match now {
+        Some(now) => all.insert(cluster.clone(), Arc::new(now)),
+        None => all.remove(cluster),
+    };
 }
 
 /// Replaces the targets of one cluster.

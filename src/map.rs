@@ -9,9 +9,9 @@ mod liveness;
 mod position;
 mod refresh;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use external_ip_core::mapping::{KeptAddresses, Mapping, SlotAddress};
@@ -27,13 +27,13 @@ pub use refresh::{Questions, Refresh};
 /// Addresses that are kept for pods, by cluster and pod name: what admission may write on a pod at once.
 pub type KeptByCluster = BTreeMap<Key, Arc<KeptAddresses>>;
 
-/// What the state loop has to say after a change.
+/// What the state loop has to say after a change. Shared, so that what has not changed costs nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The published document.
-    pub mapping: Mapping,
+    pub mapping: Arc<Mapping>,
     /// Kept addresses by cluster and pod name.
-    pub slots: KeptByCluster,
+    pub slots: Arc<KeptByCluster>,
     /// Address of the Service that publishes the mapping, where it has one.
     pub service_ip: Option<IpAddr>,
     /// The last changes it shows.
@@ -46,9 +46,9 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Published {
     /// The published document.
-    pub mapping: Mapping,
+    pub mapping: Arc<Mapping>,
     /// Kept addresses by cluster and pod name.
-    pub slots: KeptByCluster,
+    pub slots: Arc<KeptByCluster>,
     /// Address of the Service that publishes the mapping, where it has one.
     pub service_ip: Option<IpAddr>,
     /// The last changes it shows.
@@ -79,6 +79,8 @@ pub struct Current {
     changes: watch::Sender<u64>,
     /// The generation.
     documents: watch::Sender<u64>,
+    /// The same for single clusters, those that somebody waits for.
+    clusters: Mutex<HashMap<Key, watch::Sender<u64>>>,
 }
 
 impl Default for Current {
@@ -94,6 +96,7 @@ impl Current {
             published: ArcSwapOption::empty(),
             changes: watch::Sender::new(0),
             documents: watch::Sender::new(0),
+            clusters: Mutex::default(),
         }
     }
 
@@ -103,17 +106,28 @@ impl Current {
         let Snapshot { mapping, slots, service_ip, position, reached } = snapshot;
         let before = self.published.load_full();
         let unchanged = before.as_ref().filter(|b| b.service_ip == service_ip && b.mapping == mapping);
-        let (generation, documents) = match unchanged {
-            Some(before) => (before.generation, Arc::clone(&before.documents)),
-            None => (
-                before.as_ref().map_or(0, |b| b.generation) + 1,
-                Arc::new(Documents::new(&mapping, service_ip, before.as_ref().map(|b| b.documents()))),
-            ),
+        let (generation, documents, changed) = match unchanged {
+            Some(before) => (before.generation, Arc::clone(&before.documents), Vec::new()),
+            None => {
+                let documents = before.as_ref().map(|b| b.documents());
+                let (documents, changed) = Documents::new(&mapping, service_ip, documents);
+                (before.as_ref().map_or(0, |b| b.generation) + 1, Arc::new(documents), changed)
+            }
         };
         let published = Published { mapping, slots, service_ip, position, reached, generation, documents };
         self.published.store(Some(Arc::new(published)));
         self.changes.send_modify(|n| *n += 1);
         self.documents.send_if_modified(|n| std::mem::replace(n, generation) != generation);
+        let waited_for = self.waited_for();
+        for key in changed {
+            if let Some(readers) = waited_for.get(&key) {
+                readers.send_replace(generation);
+            }
+        }
+    }
+
+    fn waited_for(&self) -> MutexGuard<'_, HashMap<Key, watch::Sender<u64>>> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is published now; `None` before the first list is complete.
@@ -131,6 +145,14 @@ impl Current {
     /// first, then load.
     pub fn changed_documents(&self) -> watch::Receiver<u64> {
         self.documents.subscribe()
+    }
+
+    /// Changes only where the documents of one cluster have, or it is gone: readers of the others sleep on. Subscribe
+    /// first, then load.
+    pub fn changed_cluster(&self, key: &Key) -> watch::Receiver<u64> {
+        let mut waited_for = self.waited_for();
+        waited_for.retain(|_, readers| readers.receiver_count() > 0);
+        waited_for.entry(key.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
     /// What is published once `enough` says so. Waits for as long as that takes; bound it from outside.
@@ -152,7 +174,11 @@ mod tests {
     use crate::testing::{cluster, mapping};
 
     fn snapshot(mapping: Mapping, pods: u64) -> Snapshot {
-        Snapshot { mapping, reached: Position::from_iter([("p".into(), pods)]), ..Snapshot::default() }
+        Snapshot {
+            mapping: mapping.into(),
+            reached: Position::from_iter([("p".into(), pods)]),
+            ..Snapshot::default()
+        }
     }
 
     #[test]
@@ -185,6 +211,29 @@ mod tests {
         assert!(Arc::ptr_eq(&of(&first, &key), &of(&second, &key)));
         let other = Key::new("data", "b");
         assert!(!Arc::ptr_eq(&of(&first, &other), &of(&second, &other)));
+    }
+
+    #[test]
+    fn who_waits_for_a_cluster_is_told_of_that_one_alone_and_of_its_end() {
+        let current = Current::new();
+        let (a, b) = (Key::new("data", "a"), Key::new("data", "b"));
+        current.publish(snapshot(mapping([cluster("data", "a", 1), cluster("data", "b", 1)]), 1));
+        let (mut of_a, mut of_b) = (current.changed_cluster(&a), current.changed_cluster(&b));
+        let mut told = |next: Mapping| {
+            current.publish(snapshot(next, 2));
+            [&mut of_a, &mut of_b].map(|of| {
+                let told = of.has_changed().unwrap();
+                of.borrow_and_update();
+                told
+            })
+        };
+        assert_eq!(told(mapping([cluster("data", "a", 1), cluster("data", "b", 2)])), [false, true]);
+        assert_eq!(told(mapping([cluster("data", "a", 1), cluster("data", "b", 2)])), [false, false]);
+        assert_eq!(told(mapping([cluster("data", "b", 2), cluster("data", "c", 1)])), [true, false]);
+        assert_eq!(told(mapping([cluster("data", "a", 1), cluster("data", "b", 2)])), [true, false]);
+        drop(of_a);
+        let _ = current.changed_cluster(&b);
+        assert!(!current.waited_for().contains_key(&a), "nobody waits for it any more");
     }
 
     #[tokio::test]

@@ -349,7 +349,8 @@ mod tests {
         let (current, liveness, metrics) = metrics();
         liveness.feed("pods").listed();
         assert!(!metrics.text().contains("external_ip_entries{"));
-        current.publish(Snapshot { mapping: mapping([cluster("data", "a", 3)]), ..Snapshot::default() });
+        current
+            .publish(Snapshot { mapping: mapping([cluster("data", "a", 3)]).into(), ..Snapshot::default() });
         let text = metrics.text();
         assert!(text.contains("external_ip_entries{state=\"Routed\",reason=\"\"} 3\n"), "{text}");
         assert!(text.contains("external_ip_feed_listed{feed=\"pods\"} 1\n"), "{text}");

@@ -99,29 +99,42 @@ impl Forms {
 #[derive(Debug)]
 pub struct Documents {
     clusters: BTreeMap<Key, Arc<ClusterDocuments>>,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     service_ip: Option<IpAddr>,
     origin: OnceLock<(Document, usize)>,
     forms: Forms,
 }
 
 impl Documents {
-    /// Documents of `mapping`; those of clusters that are as they were are taken over from `before`.
-    pub(super) fn new(mapping: &Mapping, service_ip: Option<IpAddr>, before: Option<&Self>) -> Self {
-        let keep = |(key, cluster): (&Key, &Arc<ClusterMapping>)| {
-            let kept = before.and_then(|b| b.clusters.get(key)).filter(|d| d.mapping == *cluster);
-            (
-                key.clone(),
-                kept.map_or_else(|| Arc::new(ClusterDocuments::new(Arc::clone(cluster))), Arc::clone),
-            )
+    /// Documents of `mapping`; those of clusters that are as they were are taken over from `before`. And the clusters of
+    /// which that is not so, with those that are gone.
+    pub(super) fn new(
+        mapping: &Arc<Mapping>,
+        service_ip: Option<IpAddr>,
+        before: Option<&Self>,
+    ) -> (Self, Vec<Key>) {
+        let mut changed = Vec::new();
+        // both are sorted: side by side, one look at each
+        let mut former = before.into_iter().flat_map(|b| &b.clusters).peekable();
+        let mut keep = |(key, cluster): (&Key, &Arc<ClusterMapping>)| {
+            while let Some((gone, _)) = former.next_if(|(of, _)| *of < key) {
+                changed.push(gone.clone());
+            }
+            let known = former.next_if(|(of, _)| *of == key).map(|(_, documents)| documents);
+            let documents = known.filter(|d| d.mapping == *cluster).map_or_else(
+                || {
+                    changed.push(key.clone());
+                    Arc::new(ClusterDocuments::new(Arc::clone(cluster)))
+                },
+                Arc::clone,
+            );
+            (key.clone(), documents)
         };
-        Self {
-            clusters: mapping.iter().map(keep).collect(),
-            mapping: mapping.clone(),
-            service_ip,
-            origin: OnceLock::new(),
-            forms: Forms::default(),
-        }
+        let clusters = mapping.iter().map(&mut keep).collect();
+        changed.extend(former.map(|(gone, _)| gone.clone()));
+        let mapping = Arc::clone(mapping);
+        let (origin, forms) = (OnceLock::new(), Forms::default());
+        (Self { clusters, mapping, service_ip, origin, forms }, changed)
     }
 
     /// The origin's YAML over all clusters (`/`).
@@ -183,9 +196,13 @@ mod tests {
     use super::*;
     use crate::testing::{cluster, mapping};
 
+    fn documents_of(mapping: &Mapping) -> Documents {
+        Documents::new(&Arc::new(mapping.clone()), None, None).0
+    }
+
     #[test]
     fn equal_maps_are_equal_bytes_and_equal_tags_and_formats_have_their_own() {
-        let made = || Documents::new(&mapping([cluster("data", "a", 2)]), None, None);
+        let made = || documents_of(&mapping([cluster("data", "a", 2)]));
         let (one, other) = (made(), made());
         assert_eq!(one.aggregate(Format::Json).body, other.aggregate(Format::Json).body);
         assert_eq!(one.aggregate(Format::Json).etag, other.aggregate(Format::Json).etag);
@@ -194,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_document_is_made_once() {
-        let documents = Documents::new(&mapping([cluster("data", "a", 2)]), None, None);
+        let documents = documents_of(&mapping([cluster("data", "a", 2)]));
         assert_eq!(documents.origin().body.as_ptr(), documents.origin().body.as_ptr());
     }
 
@@ -202,7 +219,7 @@ mod tests {
     async fn a_document_is_compressed_once_and_only_where_that_saves_something() {
         use std::io::Read;
         let large = mapping((0..20).map(|n| cluster("data", &format!("c{n}"), 3)));
-        let documents = Documents::new(&large, None, None);
+        let documents = documents_of(&large);
         let document = documents.aggregate(Format::Json);
         let (one, other) = tokio::join!(document.gzip(), document.gzip());
         let (one, other) = (one.unwrap(), other.unwrap());
@@ -211,9 +228,9 @@ mod tests {
         let mut text = Vec::new();
         flate2::read::GzDecoder::new(&one.body[..]).read_to_end(&mut text).unwrap();
         assert_eq!(text, document.body);
-        let again = Documents::new(&large, None, None);
+        let again = documents_of(&large);
         assert_eq!(again.aggregate(Format::Json).gzip().await.unwrap().etag, one.etag, "on every replica");
-        let small = Documents::new(&mapping([cluster("data", "a", 1)]), None, None);
+        let small = documents_of(&mapping([cluster("data", "a", 1)]));
         assert!(small.aggregate(Format::Json).gzip().await.is_none());
         let noise: Vec<u8> = (0..GZIP_FROM).map(|_| fastrand::u8(..)).collect();
         assert!(Document::new(noise).gzip().await.is_none(), "nothing would be saved");

@@ -75,6 +75,14 @@ impl Wanted {
         }
     }
 
+    /// Changes where the document may have.
+    fn changes(&self, current: &Current) -> tokio::sync::watch::Receiver<u64> {
+        match self {
+            Self::Origin | Self::Aggregate => current.changed_documents(),
+            Self::Cluster(key) => current.changed_cluster(key),
+        }
+    }
+
     fn wish(&self) -> Wish {
         match self {
             Self::Origin | Self::Aggregate => Wish::Aggregate,

@@ -65,7 +65,7 @@ impl Served {
             entries: members.iter().zip(0..).map(|(member, slot)| member.entry(slot)).collect(),
             selector: [].into(),
         };
-        let mapping = [(Key::new(NAMESPACE, CLUSTER), Arc::new(mapping))].into();
+        let mapping = Arc::new([(Key::new(NAMESPACE, CLUSTER), Arc::new(mapping))].into());
         self.current.publish(Snapshot {
             mapping,
             reached: position.clone(),

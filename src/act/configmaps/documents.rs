@@ -1,10 +1,12 @@
 //! What the ConfigMaps shall hold.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use external_ip_core::formats::{nat_map, origin};
+use axum::body::Bytes;
+use external_ip_core::formats::origin;
 use external_ip_core::mapping::{ClusterMapping, Mapping};
 use external_ip_core::names::{
     self, CA_CONFIG_MAP, CLUSTER_LABEL, CONTROLLER_NAME, ClusterName, Key, MANAGED_BY_LABEL,
@@ -14,7 +16,7 @@ use external_ip_core::reason::Code;
 use serde_json::{Value, json};
 
 use super::held::{Held, hash};
-use crate::map::{Document as Rendered, Format, Published};
+use crate::map::{Format, Published};
 
 use crate::tls::authority::CONFIG_MAP_KEY;
 
@@ -46,13 +48,14 @@ pub(super) struct Document {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Text {
-    text: String,
+    /// Shared with who reads the same document.
+    text: Bytes,
     hash: u64,
 }
 
 impl Document {
     /// `texts` as they are rendered, dropped where they are too large together with `ca`.
-    fn new(cluster: Option<&str>, texts: Vec<(&'static str, String)>, ca: Option<&str>) -> Self {
+    fn new(cluster: Option<&str>, texts: Vec<(&'static str, Bytes)>, ca: Option<&str>) -> Self {
         let size: usize = texts.iter().map(|(_, text)| text.len()).sum::<usize>() + ca.map_or(0, str::len);
         let too_large = (size > TOO_LARGE).then_some(size);
         let mut data: BTreeMap<_, _> = texts
@@ -60,7 +63,7 @@ impl Document {
             .map(|(key, text)| (key, too_large.is_none().then(|| Text::new(text))))
             .collect();
         // one that is not known any more must not be trusted any longer
-        data.insert(CONFIG_MAP_KEY, ca.map(|bundle| Text::new(bundle.to_owned())));
+        data.insert(CONFIG_MAP_KEY, ca.map(|bundle| Text::new(Bytes::from(bundle.to_owned()))));
         Self { cluster: cluster.map(str::to_owned), may_be_made: true, size, too_large, data }
     }
 
@@ -94,8 +97,8 @@ impl Document {
         json!({"metadata": metadata, "data": self.data()})
     }
 
-    fn data(&self) -> BTreeMap<&str, Option<&String>> {
-        self.data.iter().map(|(key, text)| (*key, text.as_ref().map(|t| &t.text))).collect()
+    fn data(&self) -> BTreeMap<&str, Option<Cow<'_, str>>> {
+        self.data.iter().map(|(key, text)| (*key, text.as_ref().map(Text::as_str))).collect()
     }
 
     fn metadata(&self, installation: &str) -> Value {
@@ -107,8 +110,13 @@ impl Document {
 }
 
 impl Text {
-    fn new(text: String) -> Self {
-        Self { hash: hash(&text), text }
+    fn new(text: Bytes) -> Self {
+        Self { hash: hash(&String::from_utf8_lossy(&text)), text }
+    }
+
+    /// Rendered texts are UTF-8: nothing is copied.
+    fn as_str(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.text)
     }
 }
 
@@ -144,7 +152,7 @@ impl Builder {
         let mut documents = Documents::new();
         let mut clusters = std::mem::take(&mut self.clusters);
         clusters.retain(|key, _| published.mapping.contains_key(key));
-        for (key, mapping) in &published.mapping {
+        for (key, mapping) in &*published.mapping {
             if key.name.parse::<ClusterName>().is_err() {
                 continue;
             }
@@ -168,12 +176,11 @@ impl Builder {
 
     fn of_cluster(&self, published: &Published, key: &Key, mapping: &Arc<ClusterMapping>) -> Document {
         let alone = Mapping::from([(key.clone(), Arc::clone(mapping))]);
-        let full = published.documents().cluster(key).map(|c| text_of(c.document(Format::Json)));
-        let mut texts = vec![
-            (ORIGIN, origin::document(&alone, self.service_ip).text),
-            (NAT_MAP, nat_map::cluster(mapping)),
-        ];
-        texts.extend(full.map(|text| (FULL, text)));
+        let mut texts = vec![(ORIGIN, Bytes::from(origin::document(&alone, self.service_ip).text))];
+        if let Some(rendered) = published.documents().cluster(key) {
+            let forms = [(FULL, Format::Json), (NAT_MAP, Format::NatMap)];
+            texts.extend(forms.map(|(key, format)| (key, rendered.document(format).body.clone())));
+        }
         let mut document = Document::new(Some(&key.name), texts, self.ca.as_deref());
         // a namespace that does not take part gets nothing new from us; what is there is kept up until it goes
         let outside = Some(Code::NamespaceNotEnabled.as_str());
@@ -186,15 +193,11 @@ impl Builder {
         match &self.aggregate {
             Some((generation, document)) if *generation == published.generation => Arc::clone(document),
             _ => {
-                let texts = vec![(ORIGIN, text_of(published.documents().origin()))];
+                let texts = vec![(ORIGIN, published.documents().origin().body.clone())];
                 let document = Arc::new(Document::new(None, texts, self.ca.as_deref()));
                 self.aggregate = Some((published.generation, Arc::clone(&document)));
                 document
             }
         }
     }
-}
-
-fn text_of(rendered: &Rendered) -> String {
-    String::from_utf8_lossy(&rendered.body).into_owned()
 }

@@ -155,7 +155,7 @@ impl Bench {
     }
 
     fn publish(&self, clusters: impl IntoIterator<Item = ClusterMapping>) {
-        self.current.publish(Snapshot { mapping: mapping(clusters), ..Snapshot::default() });
+        self.current.publish(Snapshot { mapping: mapping(clusters).into(), ..Snapshot::default() });
     }
 
     /// Writes since the last call, once `time` has passed.

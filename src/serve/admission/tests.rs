@@ -88,7 +88,7 @@ async fn a_kept_address_is_stamped_only_while_the_watches_are_live() {
     let address =
         SlotAddress { slot: 3, ips: vec!["203.0.113.7".parse().unwrap()], host: None, ports: Vec::new() };
     let kept = [("infinispan-0".to_owned(), address)].into();
-    let slots = [(Key::new("data", "infinispan"), Arc::new(kept))].into();
+    let slots = Arc::new([(Key::new("data", "infinispan"), Arc::new(kept))].into());
     served.current.publish(Snapshot { slots, ..Snapshot::default() });
     let stamped = async || patch_of(&served.review(review_of_member()).await.1).contains("203.0.113.7");
     assert!(!stamped().await, "not listed yet");

@@ -42,9 +42,11 @@ impl Shared {
         wait: Duration,
     ) -> Result<Shown, Problem> {
         let _place = self.held.place()?;
-        let mut changes = self.mapping.current.changed_documents();
+        let mut changes = wanted.changes(&self.mapping.current);
         let known = shown.document(wanted, format)?.etag.clone();
-        let position = shown.position;
+        let Shown { position, published, .. } = shown;
+        // who sleeps holds no map, which may be an old one by then
+        drop(published);
         let differs = async {
             loop {
                 changes.borrow_and_update();
@@ -52,6 +54,7 @@ impl Shared {
                 if shown.reset || shown.document(wanted, format)?.etag != known {
                     return Ok(shown);
                 }
+                drop(shown);
                 // the sender lives as long as the listener
                 let _ = changes.changed().await;
             }

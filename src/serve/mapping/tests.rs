@@ -78,7 +78,7 @@ impl Served {
     /// The last change is older than what has been seen.
     fn publish_reached(&self, mapping: Map, changed: u64, reached: u64) {
         let (position, reached) = (position(changed), position(reached));
-        self.current.publish(Snapshot { mapping, position, reached, ..Snapshot::default() });
+        self.current.publish(Snapshot { mapping: mapping.into(), position, reached, ..Snapshot::default() });
     }
 
     pub(super) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {

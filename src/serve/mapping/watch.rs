@@ -75,7 +75,7 @@ impl Shared {
         let position = request::position(headers)?.or(last.position);
         self.check(headers, &wanted).await?;
         let place = self.held.place()?;
-        let changes = self.mapping.current.changed_documents();
+        let changes = wanted.changes(&self.mapping.current);
         let shown = self.show(position.as_ref()).await?;
         shown.document(&wanted, format)?;
         let now = Instant::now();
@@ -153,6 +153,8 @@ impl Watcher {
             if shown.reset || self.known.as_ref() != Some(&document.etag) {
                 return Ok(shown);
             }
+            // who sleeps holds no map, which may be an old one by then
+            drop(shown);
             // the sender lives as long as the listener
             let _ = self.changes.changed().await;
         }
