@@ -107,7 +107,7 @@ bench-micro: ## Instructions and allocations of the core, compared with the reco
 
 agnhost := $(target_dir)/bench/agnhost
 .PHONY: bench
-bench: binary ## The product measured beside what it is compared with (go; ONLY="admission idle steady"); tables, and bench.json
+bench: binary ## The product measured beside what it is compared with (go; ONLY="admission idle steady burst"); tables, and bench.json
 	@cargo build --quiet --release --locked --package bench
 	@cd benches/agnhost && go build -trimpath -o $(agnhost) k8s.io/kubernetes/test/images/agnhost
 	@$(target_dir)/release/bench run --binary $(stage)/out/external-ip-controller --agnhost $(agnhost) --json $(target_dir)/bench.json $(ONLY)

@@ -13,7 +13,7 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -112,13 +112,29 @@ async fn connect(load: &Load) -> Result<SendRequest<Full<Bytes>>> {
 
 /// A client that trusts a CA, a PEM file, and speaks one protocol.
 pub(crate) fn trusting(ca: &Path, protocol: &[u8]) -> Result<Arc<ClientConfig>> {
+    trusting_as(ca, protocol, None)
+}
+
+/// A certificate with its chain, and its key.
+pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// The same, and says who it is.
+pub(crate) fn trusting_as(
+    ca: &Path,
+    protocol: &[u8],
+    identity: Option<Identity>,
+) -> Result<Arc<ClientConfig>> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).context("the CA")? {
         roots.add(certificate?)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    let config = config.with_root_certificates(roots);
+    let mut config = match identity {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }

@@ -2,7 +2,9 @@
 //! that it is not the client that is measured.
 
 mod admission;
+mod api;
 mod bare;
+mod burst;
 mod certificate;
 mod client;
 mod installation;
@@ -58,6 +60,10 @@ enum Part {
     Idle,
     /// Memory, processor time and delay with up to 10 000 pods.
     Steady,
+    /// 200, 1 000 and 5 000 new pods at once on a real API server.
+    Burst,
+    /// The same without 5 000.
+    SmallBurst,
 }
 
 fn main() -> Result<()> {
@@ -87,6 +93,11 @@ fn measure(binary: &Path, agnhost: Option<&Path>, directory: &Path, parts: &[Par
     }
     if wanted(Part::Steady) {
         found["steady"] = installation::steady(binary, directory)?;
+    }
+    if wanted(Part::Burst) {
+        found["burst"] = burst::run(binary, directory, 5_000)?;
+    } else if wanted(Part::SmallBurst) {
+        found["burst"] = burst::run(binary, directory, 1_000)?;
     }
     Ok(found)
 }
