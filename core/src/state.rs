@@ -356,16 +356,18 @@ impl State {
 
     /// Whether who waits for a static address depends on this Service.
     fn leaves_a_pool_nearly_empty(&self, service: &Service) -> bool {
-        let held: Vec<IpAddr> = service.asked().chain(service.given()).collect();
+        let mut held: Vec<IpAddr> = service.asked().chain(service.given()).collect();
+        held.sort_unstable();
+        held.dedup();
         let mut pools = self.settings.classes.values().map(|c| &c.addresses);
         pools.any(|pool| {
-            held.iter().any(|ip| pool.contains(ip)) && {
-                let free = |v4: bool| {
-                    pool.iter().filter(|ip| ip.is_ipv4() == v4 && !self.is_held(ip)).take(2).count()
-                };
-                let nearly = |v4: bool| pool.iter().any(|ip| ip.is_ipv4() == v4) && free(v4) <= 1;
-                nearly(true) || nearly(false)
-            }
+            [true, false].into_iter().any(|v4| {
+                let of_family = |ip: &&IpAddr| ip.is_ipv4() == v4;
+                // asked for one and given another it holds two, which it may take or leave at once
+                let its = held.iter().filter(of_family).filter(|ip| pool.contains(ip)).count();
+                let free = pool.iter().filter(of_family).filter(|ip| !self.is_held(ip));
+                its > 0 && free.take(its + 1).count() <= its
+            })
         })
     }
 

@@ -258,3 +258,25 @@ fn the_service_a_pod_moves_to_asks_for_no_address_of_the_one_it_leaves() {
         ],
     );
 }
+
+/// A Service asks for one address and has another: when it goes, two become free at once.
+#[test]
+fn who_waits_for_a_static_address_hears_of_two_that_become_free_at_once() {
+    goes_well(
+        Setting { not_ready_too: false, limits: (2, 128, 1000), pool: 3, ..SETTING },
+        &[
+            born(3),
+            born(4),
+            born(0),
+            Step::Settle,
+            Step::EditService { service: 2, edit: ServiceEdit::Delete },
+            Step::Balance { service: 2, what: Balance::SameAs { service: 2 } },
+            Step::Balance { service: 0, what: Balance::Serve },
+            deliver(NAMESPACES, 2),
+            Step::Squat { slot: 1, adopt: false },
+            Step::EditService { service: 3, edit: ServiceEdit::Unlabel },
+            deliver(NAMESPACES, 1),
+            Step::CatchUp { replica: 0, first: 0 },
+        ],
+    );
+}
