@@ -12,7 +12,9 @@ use std::ops::{Add, AddAssign, Mul};
 
 use serde::Serialize;
 
+use crate::addresses;
 use crate::demand::{self, Ask, Demand, Membership};
+use crate::names::Key;
 use crate::objects::{Pod, Service};
 use crate::reason::{Code, Reason};
 use crate::settings::{Class, Exposure, Settings};
@@ -133,9 +135,13 @@ pub struct InUse {
     pub slots: BTreeMap<(String, &'static str), u32>,
     /// Load balancers by class.
     pub load_balancers: BTreeMap<String, u32>,
+    /// Services of the clusters that are planned which stay what they are though their class says something else, each as
+    /// a sentence.
+    pub departing: Vec<String>,
 }
 
-/// What of `services` is not of the clusters that are planned. Those of other installations do not count.
+/// What of `services` is not of the clusters that are planned, and what of those does not become as it is planned. Those
+/// of other installations do not count.
 pub fn in_use(services: &[Service], settings: &Settings, manifests: &Manifests) -> InUse {
     let cluster_of = |workload: &Workload| {
         let mut cluster = None;
@@ -148,6 +154,7 @@ pub fn in_use(services: &[Service], settings: &Settings, manifests: &Manifests) 
         let Some(cluster) = service.cluster() else { continue };
         let namespace = service.key.namespace.to_string();
         if planned.contains(&(namespace.clone(), cluster.to_owned())) {
+            in_use.departing.extend(departing(service, cluster, settings));
             continue;
         }
         let slots = u32::try_from(service.slots()).unwrap_or(u32::MAX);
@@ -160,6 +167,19 @@ pub fn in_use(services: &[Service], settings: &Settings, manifests: &Manifests) 
     in_use
 }
 
+/// How a Service departs from its class, and when it does not any more.
+fn departing(service: &Service, cluster: &str, settings: &Settings) -> Option<String> {
+    let class = settings.class_of(service)?;
+    let drift = addresses::drift(class, service)?;
+    let made_again =
+        if class.exposure.contains(&service.exposure()) { "" } else { "its pod is made again, or " };
+    let Key { namespace, name } = &service.key;
+    Some(format!(
+        "{namespace}/{name}: {} (until {made_again}external-ip-controller recreate {namespace}/{cluster})",
+        drift.detail
+    ))
+}
+
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,6 +190,8 @@ pub struct Plan {
     pub total: Costs,
     /// Limits that would be in the way, each as a sentence. Who is over takes the class's next exposure, else waits.
     pub exceeded: Vec<String>,
+    /// Services there are that do not become what is planned by themselves, each as a sentence.
+    pub departing: Vec<String>,
     /// Objects of the manifests that make no pods, or of kinds that are not looked at.
     pub ignored: Vec<String>,
 }
@@ -184,7 +206,8 @@ pub fn plan(manifests: &Manifests, settings: &Settings, in_use: &InUse) -> Plan 
         total.at_most += at_most;
     }
     let exceeded = exceeded(&workloads, settings, in_use);
-    Plan { workloads, total, exceeded, ignored: manifests.ignored.clone() }
+    let departing = in_use.departing.clone();
+    Plan { workloads, total, exceeded, departing, ignored: manifests.ignored.clone() }
 }
 
 fn asked(workload: &Workload, settings: &Settings) -> Asked {

@@ -60,6 +60,6 @@ fn row(cluster: &ClusterMapping, entry: &Entry) -> [String; 9] {
         join(entry.internal.ips.iter().map(ToString::to_string).collect()),
         join(outside.collect()),
         join(ports.collect()),
-        entry.reason.unwrap_or_default().to_owned(),
+        entry.reason.or(entry.drift.as_ref().map(|drift| drift.reason)).unwrap_or_default().to_owned(),
     ]
 }

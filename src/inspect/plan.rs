@@ -138,6 +138,9 @@ fn text(plan: &Plan) -> String {
     for limit in &plan.exceeded {
         let _ = writeln!(text, "over the limit: {limit}");
     }
+    for service in &plan.departing {
+        let _ = writeln!(text, "stays as it is: {service}");
+    }
     if !plan.ignored.is_empty() {
         let _ = writeln!(text, "not looked at: {}", plan.ignored.join(", "));
     }

@@ -1,7 +1,9 @@
 //! What workloads would cost.
 
 use external_ip_core::cost::{self, Cost, InUse, Plan, Pods};
+use external_ip_core::objects::Service;
 use external_ip_core::settings::{self, Settings};
+use serde_json::json;
 
 /// One workload of cluster `c` with two ports; `spec` is what stands beside its template.
 fn manifest(kind: &str, spec: &str, annotations: &str) -> String {
@@ -142,6 +144,7 @@ fn limits_are_held_against_pods_at_once_and_what_is_in_use_by_others() {
     let in_use = InUse {
         slots: [(("data".to_owned(), "dedicated"), 2)].into(),
         load_balancers: [("default".to_owned(), 4), ("other".to_owned(), 5)].into(),
+        departing: Vec::new(),
     };
     let plan = cost::plan(&readable, &settings(limits), &in_use);
     assert_eq!(plan.exceeded.len(), 3, "{:?}", plan.exceeded);
@@ -193,4 +196,37 @@ fn a_list_is_its_items_and_what_is_no_object_is_refused() {
     let daemons = manifest("DaemonSet", "updateStrategy: {rollingUpdate: {maxSurge: '10%'}}", "");
     let daemons = cost::workloads(&daemons, "data", Some(5)).unwrap();
     assert_eq!(daemons.workloads[0].pods, Some(Pods { at_rest: 5, rolling: 6, at_most: 10 }));
+}
+
+#[test]
+fn services_that_stay_what_they_are_though_their_class_has_changed_are_named() {
+    let service = |name: &str, exposure: &str, spec: serde_json::Value| -> Service {
+        let labels = json!({"app.kubernetes.io/managed-by": "external-ip-controller", "external-ip.dev/cluster": "c",
+            "external-ip.dev/slot": "0"});
+        let annotations = json!({"external-ip.dev/owner": "external-ip-controller", "external-ip.dev/slot-class": "default",
+            "external-ip.dev/exposure": exposure});
+        let metadata = json!({"namespace": "data", "name": name, "resourceVersion": "1", "uid": name, "labels": labels,
+            "annotations": annotations});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    };
+    let there = [
+        service("c-ext-0", "nodePort", json!({"type": "NodePort"})),
+        service("c-ext-1", "dedicated", json!({"type": "LoadBalancer"})),
+        service(
+            "c-ext-2",
+            "dedicated",
+            json!({"type": "LoadBalancer", "loadBalancerClass": "example.com/new"}),
+        ),
+    ];
+    let settings = settings("classes: {default: {service: {loadBalancerClass: example.com/new}}}");
+    let readable = cost::workloads(&manifest("StatefulSet", "replicas: 3", ""), "data", None).unwrap();
+    let plan = cost::plan(&readable, &settings, &cost::in_use(&there, &settings, &readable));
+    assert_eq!(
+        plan.departing,
+        [
+            "data/c-ext-0: exposure nodePort, class: dedicated (until its pod is made again, or external-ip-controller \
+             recreate data/c)",
+            "data/c-ext-1: loadBalancerClass none, class: example.com/new (until external-ip-controller recreate data/c)",
+        ]
+    );
 }

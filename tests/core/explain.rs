@@ -7,7 +7,7 @@ use external_ip_core::explain::{self, Explanation, Progress, Stage};
 use external_ip_core::mapping::EntryState;
 use external_ip_core::names::{self, Key};
 use external_ip_core::reason::Code;
-use external_ip_core::settings::Settings;
+use external_ip_core::settings::{Exposure, Settings};
 use serde_json::{Value, json};
 
 use crate::golden::assert_golden;
@@ -184,6 +184,22 @@ fn an_explanation_reads_well_as_text_and_as_json() {
     let mut json = serde_json::to_string_pretty(&both).unwrap();
     json.push('\n');
     assert_golden("explain/json", &json);
+}
+
+#[test]
+fn an_explanation_tells_how_an_address_departs_from_the_class_and_whether_it_answers() {
+    let mut world = world();
+    world.pod("c-0").stamped().create();
+    world.settle();
+    let mut settings = Settings::default();
+    settings.classes.get_mut("default").unwrap().exposure = vec![Exposure::NodePort];
+    world.restart(settings);
+    let mut found = explained(&world, "c-0");
+    let text = explain::text(&found);
+    assert!(text.contains("  drift     ClassChanged: ") && text.contains("class: nodePort"), "{text}");
+    assert!(!text.contains("  reachable "), "{text}");
+    found.entry.reachable = Some(false);
+    assert!(explain::text(&found).contains("  reachable no"), "{text}");
 }
 
 #[test]

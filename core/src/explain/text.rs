@@ -56,6 +56,10 @@ pub fn text(explanation: &Explanation) -> String {
     line("inside", list(&entry.internal.ips));
     line("outside", entry.external.as_ref().map(External::list).unwrap_or_default());
     line("ports", ports(entry));
+    let reachable =
+        entry.reachable.map(|yes| if yes { "yes" } else { "no: nobody answered when it was dialled last" });
+    line("reachable", reachable.unwrap_or_default().to_owned());
+    line("drift", entry.drift.as_ref().map(|d| format!("{}: {}", d.reason, d.message)).unwrap_or_default());
     line("told", entry.told.as_ref().map(|told| told.message.clone()).unwrap_or_default());
     for step in &explanation.steps {
         let mark = match step.progress {
