@@ -134,7 +134,7 @@ test-stores: image ## Real data stores on a node, their clients outside (minutes
 	@IMAGE=$(image) REQUIRE_NODE=1 cargo test --quiet --locked --package external-ip-controller --test e2e -- --ignored --nocapture --skip stores::benchmark stores::
 
 .PHONY: bench-stores
-bench-stores: image ## Clients of real stores inside, outside by the map, and through one load balancer (5 minutes; RESULTS=directory)
+bench-stores: image ## Clients of real stores inside, outside by the map, and through one load balancer (9 minutes; RESULTS=directory)
 	@IMAGE=$(image) REQUIRE_NODE=1 RESULTS=$(or $(RESULTS),$(target_dir)) \
 	  cargo test --quiet --locked --package external-ip-controller --test e2e -- --ignored --nocapture --test-threads 1 stores::benchmark
 
@@ -161,6 +161,7 @@ protections: ## Take each protection out of a copy: its test must go red (ONLY="
 	@tests/protections/run $(ONLY)
 
 .PHONY: nightly
-nightly: ## What is too long for every change: more random histories, other ones each time
+nightly: ## What is too long for every change: other random histories each time, chaos, clients, stores (an hour)
 	@seed=$$RANDOM$$RANDOM; echo "PROPTEST_RNG_SEED=$$seed"; PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=20000 \
 	  cargo test --release --quiet --locked --package external-ip-core --test model -- --nocapture
+	@for part in chaos test-java test-clients test-stores watchers protections; do $(MAKE) $$part || exit; done

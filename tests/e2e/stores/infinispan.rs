@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::images;
 use super::jars::Jars;
-use super::outside::{Client, Files, decoded, follows, is_refused, objects, program};
+use super::outside::{Client, Files, decoded, follows, is_refused, no_route_to, objects, program};
 use crate::readme::{Terminal, shell_blocks};
 use crate::rig::{Rig, eventually, root, say};
 use crate::workload::{Entry, Map, Workload};
@@ -32,6 +32,7 @@ fn an_infinispan_cluster_is_used_directly_through_all_that_replaces_members() {
     let Infinispan { terminal, grow, shrink, announce_names, map, first, password } = &store;
     step("a cluster of three");
 
+    no_route_to(&rig, first);
     let files = Files::new("infinispan");
     let java = || {
         let mut java = program(&rig, "java");

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::images::run;
 use crate::rig::{Rig, eventually};
-use crate::workload::Map;
+use crate::workload::{Entry, Map};
 
 /// Files that a client is given: they end with the test.
 pub(super) struct Files(PathBuf);
@@ -149,6 +149,15 @@ impl Drop for Client {
 /// A program out there, with nothing of this process's environment that a client could take for its own.
 pub(super) fn program(rig: &Rig, name: &str) -> Command {
     rig.cluster.in_client(name).unwrap()
+}
+
+/// Makes sure that internal addresses lead nowhere out there: what a client reaches, it reaches by external ones.
+pub(super) fn no_route_to(rig: &Rig, members: &[Entry]) {
+    for member in members {
+        let out = program(rig, "ip").args(["route", "get", &member.inside]).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && said.contains("unreachable"), "{}: {out:?}", member.inside);
+    }
 }
 
 /// What a client says that cannot begin: because of this, and within two seconds of the attempt. Clients that load much for

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::images::{self, cache, run};
 use super::jars::Jars;
-use super::outside::{Client, Files, decoded, follows, is_refused, objects, program};
+use super::outside::{Client, Files, decoded, follows, is_refused, no_route_to, objects, program};
 use crate::readme::{Terminal, shell_blocks};
 use crate::rig::{Rig, eventually, root, say};
 use crate::workload::{Entry, Map, Workload};
@@ -31,6 +31,7 @@ fn a_redis_cluster_is_used_directly_through_all_that_replaces_members() {
     let Redis { terminal, grow, shrink, map, first, .. } = &store;
     step("a cluster of three");
 
+    no_route_to(&rig, first);
     let files = Files::new("redis");
     let python = || {
         let mut python = program(&rig, "python3");

@@ -1,11 +1,12 @@
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
+import java.util.Arrays;
 import java.util.Map;
 import java.util.TreeMap;
 
 /**
  * One client of a store, and one thread: for each line {@code FROM COUNT} of input it puts so many keys and gets them again, and
- * answers with a line of JSON: how long both took in nanoseconds, and how many times the store was asked. The first line of output
+ * answers with a line of JSON: how long both took in nanoseconds, the medians, and how many times the store was asked. The first line of output
  * is {@code {"ready": true}}. Any failure ends it.
  */
 public final class Bench {
@@ -65,18 +66,27 @@ public final class Bench {
             values[n] = PADDING + String.format("%010d", System.nanoTime() % 10_000_000_000L);
         }
         long asked = store.asked();
-        long begun = System.nanoTime();
+        long[] put = new long[count];
+        long[] got = new long[count];
         for (int n = 0; n < count; n++) {
+            long begun = System.nanoTime();
             store.put(keys[n], values[n]);
+            put[n] = System.nanoTime() - begun;
         }
-        long put = System.nanoTime();
         for (int n = 0; n < count; n++) {
+            long begun = System.nanoTime();
             String found = store.get(keys[n]);
+            got[n] = System.nanoTime() - begun;
             if (!values[n].equals(found)) {
                 throw new IllegalStateException(keys[n] + " is " + found);
             }
         }
-        long got = System.nanoTime();
-        return String.format("{\"puts_ns\": %d, \"gets_ns\": %d, \"asked\": %d}", put - begun, got - put, store.asked() - asked);
+        return String.format("{\"puts_ns\": %d, \"gets_ns\": %d, \"put_median_ns\": %d, \"get_median_ns\": %d, \"asked\": %d}",
+            Arrays.stream(put).sum(), Arrays.stream(got).sum(), median(put), median(got), store.asked() - asked);
+    }
+
+    private static long median(long[] times) {
+        Arrays.sort(times);
+        return times[times.length / 2];
     }
 }
