@@ -280,3 +280,37 @@ fn who_waits_for_a_static_address_hears_of_two_that_become_free_at_once() {
         ],
     );
 }
+
+/// Somebody has a slot's Service select another pod: that pod is shown at its address, and leaves. Open: the address goes to the
+/// next pod a second before it has rested as long as it should.
+#[test]
+#[ignore = "goes wrong still"]
+fn an_address_shown_for_a_bent_selector_rests_as_long_as_any_other() {
+    goes_well(
+        Setting { not_ready_too: false, limits: (64, 128, 1000), pool: 3, ..SETTING },
+        &[
+            born(8),
+            born(0),
+            born(1),
+            Step::DropIdentity { pod: 3 },
+            born(3),
+            Step::ForceDelete { pod: 1 },
+            adopted(1),
+            Step::Deliver { replica: 1, feed: 1, messages: 5 },
+            Step::Lead { replica: 1, leads: true },
+            Step::Deliver { replica: 1, feed: 1, messages: 2 },
+            Step::ForceDelete { pod: 4 },
+            Step::ForceDelete { pod: 0 },
+            Step::ForceDelete { pod: 2 },
+            Step::Settle,
+            born(0),
+            Step::CopyIdentity { from: 1, to: 2 },
+            born(8),
+            Step::CatchUp { replica: 0, first: 0 },
+            Step::ForceDelete { pod: 3 },
+            Step::EditService { service: 1, edit: ServiceEdit::SelectorOf { pod: 1 } },
+            Step::Pass { seconds: 1 },
+            born(6),
+        ],
+    );
+}
