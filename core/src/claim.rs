@@ -155,10 +155,11 @@ fn demand_of<'a>(state: &'a State, cluster: &Key, pod: &'a Pod) -> Result<Demand
 /// How well a slot serves a pod that has several: the least counts. Plan and mapping go by the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
+    /// How far it has come. First, for the plan knows slots that are being made and the map does not: both go by one that leads to
+    /// the pod until then.
+    pub stage: Stage,
     /// It is kept for another pod's name.
     pub other_name: bool,
-    /// How far it has come.
-    pub stage: Stage,
     /// Its number.
     pub number: u32,
 }
@@ -291,8 +292,8 @@ impl<'a> Slots<'a> {
         let bound =
             claim.keys().filter_map(|key| self.by_key.get(key)).flatten().map(|index| self.list[*index]);
         best(bound, |slot| Rank {
-            other_name: claim.names().all(|name| slot.kept_for() != Some(name)),
             stage: Stage::of(state, claim, slot),
+            other_name: claim.names().all(|name| slot.kept_for() != Some(name)),
             number: slot.number,
         })
     }

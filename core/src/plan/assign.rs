@@ -190,13 +190,13 @@ impl Desk<'_, '_> {
     /// nobody because several pods claimed the identity.
     fn holds(&mut self, index: usize, claim: &Claim<'_>) -> bool {
         let free = |s: &&Slot<'_>| self.result.free.contains(&s.number);
-        let best = |slots: &mut dyn Iterator<Item = &Slot<'_>>| {
+        let free_best = |slots: &mut dyn Iterator<Item = &Slot<'_>>| {
             best(slots.filter(free), |s| s.rank(self.state, claim)).map(|s| s.number)
         };
-        let bound = best(&mut claim.keys().flat_map(|key| self.among(&self.by_id, key)));
+        let bound = free_best(&mut claim.keys().flat_map(|key| self.among(&self.by_id, key)));
         let kept = || claim.names().flat_map(|name| self.among(&self.by_name, name));
-        let best = bound.or_else(|| best(&mut kept().filter(|s| s.bound_to.is_none())));
-        best.is_some_and(|number| self.hold(index, claim, number))
+        let found = bound.or_else(|| free_best(&mut kept().filter(|s| s.bound_to.is_none())));
+        found.is_some_and(|number| self.hold(index, claim, number))
     }
 
     /// Gives a pod a slot there is; on a shared Service, where there is room for its ports.

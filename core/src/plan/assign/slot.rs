@@ -62,13 +62,13 @@ impl<'a> Slot<'a> {
 
     pub(super) fn rank(&self, state: &State, claim: &Claim<'_>) -> Rank {
         Rank {
-            other_name: claim.names().all(|name| self.kept_for.as_deref() != Some(name)),
             stage: self.stage(state, claim),
+            other_name: claim.names().all(|name| self.kept_for.as_deref() != Some(name)),
             number: self.number,
         }
     }
 
-    pub(super) fn stage(&self, state: &State, claim: &Claim<'_>) -> Stage {
+    fn stage(&self, state: &State, claim: &Claim<'_>) -> Stage {
         // one that is being made has no address yet
         let Some(service) = self.service else { return Stage::Waiting };
         let share = self.share.as_ref().map(|(_, share)| share);
