@@ -204,7 +204,10 @@ impl Memory {
     /// whether a creation was given up: there is room for another one then.
     pub(super) fn forget_seen(&mut self, state: &State, touched: &BTreeSet<Key>, now: Duration) -> bool {
         let mut given_up = false;
-        for key in self.pending.to_judge(touched, now) {
+        // a Service may have left the cluster it was written for
+        let services = touched.iter().flat_map(|cluster| state.services_of(cluster)).map(|s| &s.key);
+        let moved: Vec<Key> = services.filter(|key| self.pending.get(key).is_some()).cloned().collect();
+        for key in self.pending.to_judge(touched, now).into_iter().chain(moved) {
             let seen = state.service(&key).map_or(0, |s| s.version);
             let Some(from) = self.pending.get(&key).map(|p| p.from) else { continue };
             if seen != from || self.pending.until(&key) <= Some(now) {

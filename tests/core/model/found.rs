@@ -312,3 +312,32 @@ fn an_address_shown_for_a_bent_selector_rests_as_long_as_any_other() {
         ],
     );
 }
+
+/// Somebody gives a Service to another cluster, and what its load balancer's name leads to with it, while it is being
+/// written for the former one.
+#[test]
+fn a_write_is_over_for_the_cluster_its_service_has_gone_to_as_well() {
+    goes_well(
+        Setting { not_ready_too: false, limits: (64, 128, 1000), ..SETTING },
+        &[
+            born(0),
+            born(2),
+            Step::Delete { pod: 0 },
+            born(5),
+            Step::Settle,
+            Step::Squat { slot: 2, adopt: false },
+            born(3),
+            Step::Balance { service: 3, what: Balance::Host },
+            born(6),
+            Step::Settle,
+            Step::Ask { replica: 0, which: 0 },
+            WRITE,
+            Step::EditService { service: 0, edit: ServiceEdit::Delete },
+            Step::Balance { service: 0, what: Balance::Serve },
+            Step::EditService { service: 4, edit: ServiceEdit::ClusterLabel },
+            Step::EditService { service: 0, edit: ServiceEdit::Unlabel },
+            Step::Deliver { replica: 0, feed: 0, messages: 3 },
+            Step::EditService { service: 0, edit: ServiceEdit::Relabel },
+        ],
+    );
+}
