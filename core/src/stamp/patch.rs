@@ -10,6 +10,9 @@ use super::ports::{self, Named};
 use super::review::{Entries, Metadata, PodObject};
 use super::spec::{self, WantedSpec};
 
+/// What most operations fit in: a patch that grows step by step is copied at each.
+const OPERATION_BYTES: usize = 256;
+
 /// Our keys as they shall be, sorted; every other key under the reserved prefix goes.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
@@ -66,8 +69,10 @@ pub(super) fn patch(
     if operations.is_empty() {
         return None;
     }
+    let mut patch = Vec::with_capacity(OPERATION_BYTES * operations.len());
     // strings and maps of strings always serialize
-    serde_json::to_vec(&operations).ok()
+    serde_json::to_writer(&mut patch, &operations).ok()?;
+    Some(patch)
 }
 
 fn change_map<'w, const ALL: bool>(

@@ -6,8 +6,8 @@ use std::fmt;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 
+use super::json::{self, Raw};
 use crate::names;
 use crate::objects::{ContainerPort, Protocol};
 
@@ -225,7 +225,7 @@ struct Spec<'a> {
     #[serde(borrow)]
     readiness_gates: Option<Vec<ReadinessGate<'a>>>,
     #[serde(borrow)]
-    volumes: Option<&'a RawValue>,
+    volumes: Option<Raw<'a>>,
     #[serde(borrow)]
     containers: Option<Vec<Container<'a>>>,
     #[serde(borrow)]
@@ -254,9 +254,9 @@ pub(super) struct Container<'a> {
     #[serde(borrow)]
     ports: Option<Vec<Port<'a>>>,
     #[serde(borrow)]
-    pub(super) env: Option<&'a RawValue>,
+    pub(super) env: Option<Raw<'a>>,
     #[serde(borrow)]
-    pub(super) volume_mounts: Option<&'a RawValue>,
+    pub(super) volume_mounts: Option<Raw<'a>>,
 }
 
 /// An element of a list, as far as an injection reads it.
@@ -280,8 +280,8 @@ impl Item<'_> {
 }
 
 /// The elements of a list; of what is no such list none.
-pub(super) fn items(list: Option<&RawValue>) -> Vec<Item<'_>> {
-    list.and_then(|list| serde_json::from_str(list.get()).ok()).unwrap_or_default()
+pub(super) fn items(list: Option<Raw<'_>>) -> Vec<Item<'_>> {
+    list.and_then(|list| json::read(list.0).ok()).unwrap_or_default()
 }
 
 #[derive(Debug, Deserialize)]
@@ -331,7 +331,7 @@ impl<'a> PodObject<'a> {
         Some(gates.iter().map(|gate| text(gate.condition_type.as_ref())).collect())
     }
 
-    pub(super) fn volumes(&self) -> Option<&RawValue> {
+    pub(super) fn volumes(&self) -> Option<Raw<'a>> {
         self.spec.as_ref()?.volumes
     }
 }

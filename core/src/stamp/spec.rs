@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::json::Raw;
 use super::patch::{Operation, written};
 use super::review::{Container, PodObject, items};
 use crate::demand::Inject;
@@ -176,7 +177,7 @@ fn files(pod: &PodObject<'_>, ports: &[(u16, Protocol)], operations: &mut Vec<Op
 /// Adds to a list, at its beginning or end; makes the list where there is none.
 fn insert(
     path: &str,
-    found: Option<&RawValue>,
+    found: Option<Raw<'_>>,
     values: impl IntoIterator<Item = Box<RawValue>>,
     in_front: bool,
     operations: &mut Vec<Operation<'_>>,
