@@ -31,7 +31,7 @@ as_in_image := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-re
 .PHONY: binary
 binary: ## Build the static binary of the image
 	@echo "building the static binary: about 5 minutes the first time on two cores, most of them the last line's"
-	@RUSTFLAGS="$(as_in_image)" cargo rustc --release --locked --package external-ip-controller --bin external-ip-controller --target $(platform) -- -C llvm-args=-inline-threshold=50
+	@RUSTFLAGS="$(as_in_image)" cargo build --release --locked --package external-ip-controller --bin external-ip-controller --target $(platform)
 	@install -D -m 0555 $(target_dir)/$(platform)/release/external-ip-controller $(stage)/out/external-ip-controller
 
 .PHONY: image
