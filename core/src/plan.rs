@@ -9,6 +9,7 @@ mod addresses;
 mod alarms;
 mod assign;
 mod gates;
+mod line;
 mod memory;
 mod naming;
 mod notices;
@@ -26,13 +27,13 @@ use crate::claim::{self, Claim};
 use crate::names::{self, Key};
 use crate::objects::{Pod, Service};
 use crate::reach::Target;
-use crate::reason::Code;
 use crate::resolve::{Answer, Question};
 use crate::service::{GivenUp, SlotService};
 use crate::settings::{Exposure, Retention};
 use crate::state::State;
 use alarms::Alarms;
 use assign::{Assignment, NewSlot, Slot, Turn};
+use line::{Next, Pass};
 use memory::Memory;
 use sharing::{Draft, Drafts};
 
@@ -54,8 +55,8 @@ pub struct Now {
 pub struct Planner {
     touched: BTreeSet<Key>,
     wakes: Alarms<Key>,
-    /// Clusters that wait at a limit they share with others.
-    waiting: BTreeSet<Key>,
+    /// Clusters that wait for what they share with others: when the pod was made that waits longest, seconds since 1970.
+    waiting: BTreeMap<Key, i64>,
     /// When it planned first, seconds since 1970.
     began: Option<i64>,
     memory: Memory,
@@ -88,45 +89,43 @@ impl Planner {
     pub fn plan(&mut self, state: &State, now: Now) -> Vec<Action> {
         self.touched.extend(self.wakes.due(now.monotonic).cloned());
         if self.memory.forget_seen(state, &self.touched, now.monotonic) {
-            self.touched.append(&mut self.waiting);
+            self.touch_waiting();
         }
+        // a new leader does not know who waits: all come into the line before anybody gets anything
+        let unknown = if self.began.is_none() { i64::MIN } else { i64::MAX };
         self.began.get_or_insert(now.wall / 1_000_000);
         if self.note_addresses(state, now.monotonic) {
-            self.touched.append(&mut self.waiting);
+            self.touch_waiting();
         }
-        let mut actions = Vec::new();
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.retain(|cluster| self.plan_cluster(state, cluster, now, false, &mut actions));
-        // slots ahead of pods come after what the pods of all clusters need
-        for cluster in touched {
-            self.plan_cluster(state, &cluster, now, true, &mut actions);
-        }
-        actions
+        self.plan_in_line(state, now, unknown)
     }
 
-    /// Plans one cluster, `ahead` of its pods as well unless another one waits for what both may have. Answers whether
-    /// slots ahead of its pods are missing.
+    /// Plans one cluster; ahead of its pods as well unless another one waits for what both may have.
     fn plan_cluster(
         &mut self,
         state: &State,
         cluster: &Key,
         now: Now,
-        ahead: bool,
+        pass: Pass,
         actions: &mut Vec<Action>,
-    ) -> bool {
+    ) -> Next {
         self.wakes.cancel(cluster);
         self.waiting.remove(cluster);
+        let (until, ahead) = match pass {
+            Pass::Until(until) => (until, false),
+            Pass::Ahead => (i64::MAX, self.waiting.is_empty()),
+        };
         let began = self.began.unwrap_or_default();
-        let turn = Turn { now: now.monotonic, began, ahead: ahead && self.waiting.is_empty() };
+        let turn = Turn { now: now.monotonic, began, until, ahead };
         let mut plan = ClusterPlan::new(state, &mut self.memory, cluster, now, turn);
         plan.run();
         actions.append(&mut plan.actions);
-        let (wake, waits, wishes) = (plan.wake, plan.waits, plan.wishes);
+        let ClusterPlan { wake, waits, next, .. } = plan;
         if let Some(at) = wake {
             self.wakes.set(cluster.clone(), at);
         }
-        self.waiting.extend(waits.then(|| cluster.clone()));
-        wishes
+        self.waiting.extend(waits.map(|since| (cluster.clone(), since)));
+        next
     }
 
     /// Takes the result of dialling an address.
@@ -163,7 +162,7 @@ impl Planner {
             if *outcome != Outcome::Done
                 && matches!(action, Action::CreateService(_) | Action::UpdateService { .. })
             {
-                self.touched.append(&mut self.waiting);
+                self.touch_waiting();
             }
         }
     }
@@ -178,8 +177,9 @@ struct ClusterPlan<'a> {
     turn: Turn,
     actions: Vec<Action>,
     wake: Option<Duration>,
-    waits: bool,
-    wishes: bool,
+    /// Since when it has waited for what clusters share, as [`Planner::waiting`].
+    waits: Option<i64>,
+    next: Next,
 }
 
 impl<'a> ClusterPlan<'a> {
@@ -192,8 +192,8 @@ impl<'a> ClusterPlan<'a> {
             turn,
             actions: Vec::new(),
             wake: None,
-            waits: false,
-            wishes: false,
+            waits: None,
+            next: Next::Nothing,
         }
     }
 
@@ -209,12 +209,17 @@ impl<'a> ClusterPlan<'a> {
             self.tell(claims[*claim].pod, reason);
         }
         self.wake_at(assignment.wake);
-        self.wishes = assignment.wishes;
-        let shared = |code| {
-            use Code::{ClassLimit, InstallationLimit, NamespaceLimit, NoFreeAddress};
-            matches!(code, NamespaceLimit | ClassLimit | InstallationLimit | NoFreeAddress)
-        };
-        self.waits = assignment.refused.iter().any(|(_, reason)| shared(reason.code));
+        self.waits = assignment.waits;
+        if let Some(next) = assignment.next {
+            // the rest when all in line before it are served
+            self.next = Next::InLine(next);
+            self.make_new(&claims, &assignment);
+            for draft in drafts.values() {
+                self.share(draft);
+            }
+            return;
+        }
+        self.next = if assignment.wishes { Next::Ahead } else { Next::Nothing };
         self.label(&claims);
         self.lift_gates(&claims, &slots, &assignment);
         self.mark_routed(&claims);
@@ -224,10 +229,7 @@ impl<'a> ClusterPlan<'a> {
         for (claim, number) in own_slots {
             self.keep(&claims[*claim], &slots[number]);
         }
-        for new in assignment.new.iter().filter(|new| new.exposure != Exposure::Shared) {
-            let asked = assignment.asked.get(&new.number).map_or(&[][..], Vec::as_slice);
-            self.create(&claims[new.claim], new, asked);
-        }
+        self.make_new(&claims, &assignment);
         for spare in &assignment.spare {
             let asked = assignment.asked.get(&spare.number).map_or(&[][..], Vec::as_slice);
             let slot = (spare.number, Exposure::Dedicated);
@@ -313,7 +315,7 @@ impl<'a> ClusterPlan<'a> {
         if claim.pod.terminating && !claim.is_contested(slot.exposure) {
             return; // its successor says what the Service shall be
         }
-        let asked = self.asks(demand, service);
+        let asked = self.asks(claim.pod, demand, service);
         let Some(mut desired) = self.desired(claim, (slot.number, slot.exposure), &asked) else { return };
         if asked.is_empty() && service.asked().next().is_some() {
             desired.given_up = GivenUp::of(demand.class);
@@ -355,6 +357,13 @@ impl<'a> ClusterPlan<'a> {
             value,
         };
         self.act(&service.key, action);
+    }
+
+    fn make_new(&mut self, claims: &[Claim<'_>], assignment: &Assignment) {
+        for new in assignment.new.iter().filter(|new| new.exposure != Exposure::Shared) {
+            let asked = assignment.asked.get(&new.number).map_or(&[][..], Vec::as_slice);
+            self.create(&claims[new.claim], new, asked);
+        }
     }
 
     fn create(&mut self, claim: &Claim<'_>, new: &NewSlot, asked: &[IpAddr]) {

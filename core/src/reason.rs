@@ -157,7 +157,7 @@ reasons! {
     CannotShare: "the pod cannot share a load balancer",
         "make the pod again where it has no names of shared ports; raise shared.portsPerService where it has too many ports";
     SteppedDown: "the pod is not exposed the way its class wants first",
-        "it stays so; where the wanted way is possible again, delete the slot's Service";
+        "nothing, if it shall stay; else, where the wanted way is possible again, external-ip-controller recreate CLUSTER --all";
     WaitingForNode: "the pod's node is not known, or has no address",
         "wait until the pod is scheduled; its node needs an ExternalIP or InternalIP";
     NoFreeAddress: "every address of the class's pool is another slot's",

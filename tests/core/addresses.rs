@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::world::{ASKS, World};
 
 /// Addresses 203.0.113.`first` and following.
-fn pool(first: u8, count: u8) -> Vec<IpAddr> {
+pub(crate) fn pool(first: u8, count: u8) -> Vec<IpAddr> {
     (first..first + count).map(|n| IpAddr::from([203, 0, 113, n])).collect()
 }
 

@@ -17,6 +17,7 @@ mod formats;
 mod gates;
 mod golden;
 mod histories;
+mod limits;
 mod milestones;
 mod names;
 mod plan;

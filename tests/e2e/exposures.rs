@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use serde_json::Value;
+use serde_json::json;
 
 use crate::prober::{Prober, reach};
 use crate::replacements::replaced;
@@ -19,13 +19,16 @@ classes:
   nodes: {exposure: [nodePort]}
 ";
 
+/// What processes are told by: variables and files.
+const INJECT: (&str, &str) = ("external-ip.dev/inject", "env, volume");
+
 #[test]
 fn told_before_start_shared_and_at_the_node_each_port_leads_to_its_own_pod_whatever_replaces_it() {
     let Some(rig) = Rig::configured(CLASSES) else { return };
     rig.namespace("ways");
-    let told = Workload::stateful_set("ways", "told").annotated(&[("external-ip.dev/inject", "env")]);
-    let sharing = Workload::stateful_set("ways", "sharing")
-        .annotated(&[("external-ip.dev/class", "sharing"), ("external-ip.dev/inject", "env")]);
+    let told = Workload::stateful_set("ways", "told").annotated(&[INJECT]);
+    let sharing =
+        Workload::stateful_set("ways", "sharing").annotated(&[("external-ip.dev/class", "sharing"), INJECT]);
     let nodes = Workload::stateful_set("ways", "nodes").annotated(&[("external-ip.dev/class", "nodes")]);
     let all = [told, sharing, nodes];
     for workload in all {
@@ -37,8 +40,8 @@ fn told_before_start_shared_and_at_the_node_each_port_leads_to_its_own_pod_whate
     one_address_for_all(&first[1]);
     one_address_for_all(&first[2]); // there is one node
     assert!(first[2].iter().all(|entry| (30000..=32767).contains(&entry.port)), "{first:?}");
-    knows_its_address(&rig, &first[0]);
-    knows_its_address(&rig, &first[1]);
+    knows_what_the_map_says(&rig, &first[0]);
+    knows_what_the_map_says(&rig, &first[1]);
     let prober = Prober::start(&rig, &maps);
 
     for (workload, map) in all.iter().zip(&maps) {
@@ -60,8 +63,8 @@ fn told_before_start_shared_and_at_the_node_each_port_leads_to_its_own_pod_whate
         prober.go_on(300);
     }
     let last = look(&rig, 3);
-    knows_its_address(&rig, &last[0]);
-    knows_its_address(&rig, &last[1]);
+    knows_what_the_map_says(&rig, &last[0]);
+    knows_what_the_map_says(&rig, &last[1]);
     assert_eq!(first.each_ref().map(|e| points(e)), last.each_ref().map(|e| points(e)), "each kept its own");
     // every Service made anew: the new addresses come first, so that no entry is ever missing
     prober.go_on(100);
@@ -72,7 +75,11 @@ fn told_before_start_shared_and_at_the_node_each_port_leads_to_its_own_pod_whate
         let (former, new) = (points(former), points(new));
         assert!(former.iter().all(|(pod, at)| new[pod] != *at), "{former:?} {new:?}");
     }
-    reach(&rig, &anew.concat());
+    reach(&rig, &anew[2]);
+    for i in [0, 1] {
+        knows(&rig, &anew[i], &last[i]);
+        says_what_it_was_told(&rig, &maps[i], &last[i]);
+    }
     prober.go_on(300);
     let report = prober.stop(&rig);
     say(&format!("prober, told and shared and at the node: {report}"));
@@ -116,11 +123,38 @@ fn one_address_for_all(entries: &[Entry]) {
     assert_eq!(points.len(), entries.len(), "{entries:#?}");
 }
 
-/// A process's environment never changes: what it holds was known before it started.
-fn knows_its_address(rig: &Rig, entries: &[Entry]) {
-    for (entry, answer) in entries.iter().zip(reach(rig, entries)) {
-        let has = |name: &str| answer["external"][name].clone();
-        assert_eq!(has("EXTERNAL_IP"), Value::from(entry.outside.as_str()), "{answer}");
-        assert_eq!(has(&format!("EXTERNAL_PORT_{PORT}")), Value::from(entry.port.to_string()), "{answer}");
+fn knows_what_the_map_says(rig: &Rig, entries: &[Entry]) {
+    knows(rig, entries, entries);
+}
+
+/// A process's environment never changes, and of the files it tells what its first line found: both were there before it
+/// started. They tell of an address as `told`, and go on doing so.
+fn knows(rig: &Rig, entries: &[Entry], told: &[Entry]) {
+    for (told, answer) in told.iter().zip(reach(rig, entries)) {
+        assert_eq!(answer["pod"], told.pod.as_str());
+        let (ip, port) = (&told.outside, told.port.to_string());
+        let variables =
+            json!({"EXTERNAL_IP": ip, "EXTERNAL_HOST": "", format!("EXTERNAL_PORT_{PORT}"): port});
+        assert_eq!(answer["external"], variables, "{answer}");
+        let files =
+            json!({"address": ip, "host": "", format!("port-{PORT}"): port, "slot": told.slot.to_string()});
+        assert_eq!(answer["began"], files, "{answer}");
+        assert_eq!(answer["files"], files, "{answer}");
+    }
+}
+
+/// The files follow the pod's annotations within a minute or two, so these must stay as well. The map says what is wrong.
+fn says_what_it_was_told(rig: &Rig, map: &Map, told: &[Entry]) {
+    let shown = rig.outside.run(map.clone().fetch(&[])).unwrap().json()["entries"].clone();
+    for (told, shown) in told.iter().zip(shown.as_array().unwrap()) {
+        let pod = rig.get(&["-n", "ways", "pod", &told.pod]);
+        let stamp =
+            |key: &str| pod["metadata"]["annotations"][format!("stamp.external-ip.dev/{key}")].clone();
+        assert_eq!((stamp("address"), stamp("slot")), (json!(told.outside), json!(told.slot.to_string())));
+        assert_eq!(
+            (&shown["pod"], &shown["told"]["ips"]),
+            (&json!(told.pod), &json!([told.outside])),
+            "{shown}"
+        );
     }
 }

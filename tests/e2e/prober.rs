@@ -291,6 +291,7 @@ fn an_answer_is_judged_by_what_the_map_said() {
     let asked = Entry {
         pod: "a-0".to_owned(),
         uid: "first".to_owned(),
+        slot: 0,
         routed: true,
         inside: "198.18.0.5".to_owned(),
         outside: "203.0.113.1".to_owned(),

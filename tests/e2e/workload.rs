@@ -130,6 +130,7 @@ fn container() -> Value {
 pub(crate) struct Entry {
     pub(crate) pod: String,
     pub(crate) uid: String,
+    pub(crate) slot: u64,
     pub(crate) routed: bool,
     pub(crate) inside: String,
     pub(crate) outside: String,
@@ -143,6 +144,7 @@ impl Entry {
         Self {
             pod: text(&value["pod"]),
             uid: text(&value["uid"]),
+            slot: value["slot"].as_u64().unwrap_or_default(),
             routed: value["state"] == "Routed",
             inside: text(&value["internal"]["ips"][0]),
             outside: text(&value["external"]["ips"][0]),

@@ -10,7 +10,7 @@ use super::ClusterPlan;
 use crate::addresses::is_lost;
 use crate::demand::Demand;
 use crate::names::{self, Key};
-use crate::objects::Service;
+use crate::objects::{Pod, Service};
 use crate::settings::{Class, Exposure};
 use crate::state::{State, count};
 
@@ -146,7 +146,7 @@ impl Ledger {
 impl ClusterPlan<'_> {
     /// What an existing slot asks for. One that has an address keeps it, whatever the class says by now: that is shown,
     /// not changed. One that has none yet, or only a claim that is rather another's, takes what is free.
-    pub(super) fn asks(&mut self, demand: &Demand<'_>, service: &Service) -> Vec<IpAddr> {
+    pub(super) fn asks(&mut self, pod: &Pod, demand: &Demand<'_>, service: &Service) -> Vec<IpAddr> {
         if service.exposure() != Exposure::Dedicated {
             return Vec::new();
         }
@@ -169,7 +169,7 @@ impl ClusterPlan<'_> {
         match self.memory.ledger.pick(self.state, class, (&kept, &[]), self.now.monotonic) {
             Ok(picked) => kept.into_iter().chain(picked).collect(),
             Err(rested) => {
-                self.waits = true;
+                self.waits = self.waits.into_iter().chain([pod.created]).min();
                 self.wake_at(rested);
                 Vec::new()
             }

@@ -47,6 +47,11 @@ pub(super) struct Assignment {
     pub(super) spare: Vec<Spare>,
     /// Slots ahead of the pods are missing.
     pub(super) wishes: bool,
+    /// When the pod was made that waits longest for what clusters share, seconds since 1970; the far future where only
+    /// pods do that are reached already.
+    pub(super) waits: Option<i64>,
+    /// When the pod was made that comes after those of other clusters; it and later ones have not been served.
+    pub(super) next: Option<i64>,
     pub(super) wake: Option<Duration>,
     /// What new slots ask for, by number; nothing where the load balancer chooses.
     pub(super) asked: HashMap<u32, Vec<IpAddr>>,
@@ -68,6 +73,8 @@ pub(super) struct Turn {
     pub(super) now: Duration,
     /// Since when this planner has planned, seconds since 1970: pods made since then were made with these settings.
     pub(super) began: i64,
+    /// Pods made later than this, seconds since 1970, come after those of other clusters, which have waited longer.
+    pub(super) until: i64,
     /// All pods have been served, and none waits at a limit that clusters share: slots may be made ahead.
     pub(super) ahead: bool,
 }
@@ -154,10 +161,13 @@ pub(super) fn assign<'a>(
         desk.move_on(i, &claims[i], number);
     }
     desk.free_given_way();
-    for i in waiting {
-        if !claims[i].pod.terminating {
-            desk.serve(i, &claims[i]);
+    for i in waiting.into_iter().filter(|i| !claims[*i].pod.terminating) {
+        // once one is refused there is nothing left to be in line for
+        if claims[i].pod.created > turn.until && desk.result.waits.is_none() {
+            desk.result.next = Some(claims[i].pod.created);
+            return desk.result;
         }
+        desk.serve(i, &claims[i]);
     }
     desk.look_ahead(claims);
     desk.note_free();
@@ -261,7 +271,7 @@ impl Desk<'_, '_> {
             // a step down is no reason to give up an address
             let wanted = 0..place.map_or(all, |place| place + 1);
             if let Err(reason) = self.place(index, claim, wanted, None) {
-                self.refuse(index, reason);
+                self.refuse(index, reason, i64::MAX);
             }
             return;
         }
@@ -280,7 +290,7 @@ impl Desk<'_, '_> {
         let all = claim.granted().map_or(0, |(demand, _)| demand.class.exposure.len());
         if let Err(reason) = self.place(index, claim, 0..all, None) {
             self.result.wake = self.result.wake.into_iter().chain(self.next_rested()).min();
-            self.refuse(index, reason);
+            self.refuse(index, reason, claim.pod.created);
         }
     }
 
@@ -312,7 +322,11 @@ impl Desk<'_, '_> {
         Err(first.unwrap_or_else(|| Code::WaitingForSlot.into()))
     }
 
-    fn refuse(&mut self, index: usize, reason: Reason) {
+    fn refuse(&mut self, index: usize, reason: Reason, since: i64) {
+        use Code::{ClassLimit, InstallationLimit, NamespaceLimit, NoFreeAddress};
+        if matches!(reason.code, NamespaceLimit | ClassLimit | InstallationLimit | NoFreeAddress) {
+            self.result.waits = self.result.waits.into_iter().chain([since]).min();
+        }
         self.result.refused.push((index, reason));
     }
 

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Who it is comes from the downward API: `POD_NAME`, `POD_NAMESPACE`, `POD_IP`, `POD_UID`; every variable that starts
-//! with `EXTERNAL_` is told as well. A TCP client that sends an HTTP request gets an HTTP answer, any other the bare
+//! with `EXTERNAL_` is told as well, and every file below `/etc/external-ip`: as the first line of the program found it
+//! (`began`), and as it is now (`files`). A TCP client that sends an HTTP request gets an HTTP answer, any other the bare
 //! line. Compiled by rustc alone (`local-cluster build` does it), so that it is no part of the cargo workspace.
 
 use std::collections::BTreeMap;
@@ -18,14 +19,20 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// An HTTP client sends its request at once; whoever is silent for this long speaks no HTTP and waits for the line.
 const SILENCE: Duration = Duration::from_millis(200);
 /// A test that waits longer for an answer waits for one that does not come.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// Where a pod's processes find their external address.
+const FILES: &str = "/etc/external-ip";
+/// What was there when the program began.
+static BEGAN: OnceLock<String> = OnceLock::new();
 
 fn main() -> ExitCode {
+    BEGAN.get_or_init(files);
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     end_on_sigterm();
@@ -154,17 +161,31 @@ fn identity(port: u16, peer: SocketAddr) -> String {
     let var = |name: &str| std::env::var(name).unwrap_or_default();
     let external: BTreeMap<String, String> =
         std::env::vars().filter(|(name, _)| name.starts_with("EXTERNAL_")).collect();
-    let external: Vec<String> =
-        external.iter().map(|(name, value)| format!("{}:{}", quoted(name), quoted(value))).collect();
+    let began = BEGAN.get_or_init(files);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     format!(
-        "{{\"pod\":{},\"namespace\":{},\"ip\":{},\"uid\":{},\"port\":{port},\"peer\":\"{peer}\",\"external\":{{{}}}}}\n",
+        "{{\"pod\":{},\"namespace\":{},\"ip\":{},\"uid\":{},\"port\":{port},\"peer\":\"{peer}\",\"external\":{},\"began\":{began},\"files\":{}}}\n",
         quoted(&var("POD_NAME")),
         quoted(&var("POD_NAMESPACE")),
         quoted(&var("POD_IP")),
         quoted(&var("POD_UID")),
-        external.join(",")
+        object(&external),
+        files()
     )
+}
+
+/// Names and contents; what a kubelet keeps beside them begins with two dots.
+fn files() -> String {
+    let found = std::fs::read_dir(FILES).into_iter().flatten().flatten();
+    let named = found.filter_map(|file| Some((file.file_name().into_string().ok()?, file.path())));
+    let read = named.filter_map(|(name, path)| Some((name, std::fs::read_to_string(path).ok()?)));
+    object(&read.filter(|(name, _)| !name.starts_with("..")).collect())
+}
+
+fn object(texts: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> =
+        texts.iter().map(|(name, value)| format!("{}:{}", quoted(name), quoted(value))).collect();
+    format!("{{{}}}", pairs.join(","))
 }
 
 fn quoted(text: &str) -> String {
