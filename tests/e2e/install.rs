@@ -9,7 +9,7 @@ use crate::workload::{Map, Workload};
 
 /// Resident memory of a replica with nothing to do, measured and stated; the margin is for other allocators' habits.
 const IDLE_MEMORY: u64 = 15 << 20;
-/// Of the archive, which holds the program uncompressed. The goal is 12 MB; this keeps it from getting further away.
+/// Of the archive, which holds the program uncompressed.
 const IMAGE_SIZE: u64 = 12_000_000;
 
 #[test]
