@@ -147,6 +147,14 @@ pub struct Limits {
     pub load_balancers: u32,
 }
 
+impl Limits {
+    /// The most load balancers a cluster of a class can have to itself.
+    pub fn addresses_of_a_cluster(&self, class: &Class) -> u32 {
+        let of_class = class.load_balancers.unwrap_or(u32::MAX);
+        self.slots_per_cluster.min(self.slots_per_namespace).min(self.load_balancers).min(of_class)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { slots_per_cluster: 64, slots_per_namespace: 128, load_balancers: 1000 }

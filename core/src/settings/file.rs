@@ -114,7 +114,7 @@ fn settings(root: &Node) -> Result<Settings, ConfigError> {
         settings.limits = limits(&field, f);
     }
     if let Some(field) = table.take("classes") {
-        settings.classes.extend(classes(&field, f));
+        settings.classes.extend(classes(&field, &settings.limits, f));
     }
     if let Some(field) = table.take("clusters") {
         settings.clusters = clusters(&field, &settings.classes, f);
@@ -181,14 +181,25 @@ fn limits(field: &Field<'_>, findings: &mut Findings) -> Limits {
     limits
 }
 
-fn classes(field: &Field<'_>, findings: &mut Findings) -> BTreeMap<String, Class> {
+fn classes(field: &Field<'_>, limits: &Limits, findings: &mut Findings) -> BTreeMap<String, Class> {
     let mut classes = BTreeMap::new();
     for (name, class_field) in field.entries(findings) {
         if !is_dns_label(&name.text) {
             let rule = format!("{} is not a class name", quote(&name.text));
             findings.report(&class_field, rule, "use at most 63 lower-case letters, digits and '-'");
         }
-        classes.insert(name.text.clone(), class::class(&class_field, findings));
+        let class = class::class(&class_field, findings);
+        let members = class.await_address.members;
+        let most = limits.addresses_of_a_cluster(&class);
+        if members > most {
+            let rule = format!("pods would wait for {members} addresses, and limits leave a cluster {most}");
+            findings.report(
+                &class_field,
+                rule,
+                "lower await.members, or raise the limits or the class's loadBalancers",
+            );
+        }
+        classes.insert(name.text.clone(), class);
     }
     classes
 }

@@ -144,6 +144,11 @@ fn settings() -> impl Strategy<Value = Settings> {
             |(installation, open, admission, mapping, limit, (default, count), mut classes, clusters)| {
                 let default = with_addresses(default, count);
                 classes.insert(DEFAULT_CLASS.to_owned(), Class { namespaces: vec![], ..default });
+                let limits = Limits { slots_per_cluster: limit, ..Limits::default() };
+                for class in classes.values_mut() {
+                    let most = limits.addresses_of_a_cluster(class);
+                    class.await_address.members = class.await_address.members.min(most);
+                }
                 let clusters = clusters.into_iter().map(|((namespace, name), ports)| ConfiguredCluster {
                     selector: BTreeMap::from([("app".to_owned(), name.clone())]),
                     name: name.parse().unwrap(),
@@ -156,7 +161,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     access: if open { Access::Open } else { Access::Token },
                     tls: Tls { admission, mapping },
                     cluster_domain: format!("{installation}.local"),
-                    limits: Limits { slots_per_cluster: limit, ..Limits::default() },
+                    limits,
                     classes,
                     clusters: clusters.collect(),
                 }
