@@ -40,7 +40,12 @@ pub struct Share {
 impl Share {
     /// Whether an empty shared Service of a class has room for its ports.
     pub fn fits(&self, class: &Class) -> bool {
-        shared::place(&self.offered, &[], &BTreeSet::new(), &class.shared.range()).is_some()
+        self.fits_beside(&BTreeSet::new(), class)
+    }
+
+    /// Whether a shared Service of a class has room for its ports besides those taken.
+    pub(crate) fn fits_beside(&self, taken: &BTreeSet<u16>, class: &Class) -> bool {
+        shared::place(&self.offered, &[], taken, &class.shared.range()).is_some()
     }
 }
 

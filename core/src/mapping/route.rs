@@ -14,6 +14,7 @@ use crate::objects::{Pod, Service, Slice};
 use crate::reason::{Code, Reason};
 use crate::resolve;
 use crate::settings::{Exposure, Settings};
+use crate::shared::SharedSlot;
 use crate::state::State;
 use crate::told::{self, Told};
 
@@ -164,10 +165,14 @@ fn without_slot<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
         if *exposure == Exposure::Shared && claim.share.as_ref().is_none_or(|s| !s.fits(demand.class)) {
             return Some(Code::CannotShare.into());
         }
-        let balancer = *exposure == Exposure::Dedicated;
+        let balancer = match exposure {
+            Exposure::Dedicated => true,
+            Exposure::Shared => !has_room(state, cluster, claim, demand),
+            Exposure::NodePort => false,
+        };
         let reached = counts.forbids_slot(&state.settings().limits, demand.class, balancer);
         let used_up = || {
-            (balancer && addresses::is_exhausted(state, demand.class))
+            (*exposure == Exposure::Dedicated && addresses::is_exhausted(state, demand.class))
                 .then(|| addresses::none_free(demand.class))
         };
         reached.or_else(used_up)
@@ -177,6 +182,17 @@ fn without_slot<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
     let waits = reached.iter().any(Option::is_none);
     let first = if waits { None } else { reached.swap_remove(0) };
     Standing::None(first.unwrap_or_else(|| Code::WaitingForSlot.into()))
+}
+
+/// Whether a shared Service that is there has room for a pod: else it needs another one.
+fn has_room(state: &State, cluster: &Key, claim: &Claim<'_>, demand: &Demand<'_>) -> bool {
+    let Some(share) = &claim.share else { return false };
+    let ours = |s: &Service| s.owned_by(&state.settings().installation) && s.shared_index().is_some();
+    let stays = |s: &Service| !s.terminating && !s.gives_way() && s.class() == Some(demand.class_name);
+    let fits = |s: &Service| {
+        share.fits_beside(&s.shares.iter().flat_map(SharedSlot::numbers).collect(), demand.class)
+    };
+    state.services_of(cluster).into_iter().any(|s| ours(s) && stays(s) && fits(s))
 }
 
 fn duplicate_identity(claim: &Claim<'_>) -> Reason {
@@ -224,6 +240,9 @@ fn at_node(state: &State, pod: &Pod, service: &Service) -> Result<External, Reas
 /// The address of a Service: of all ingress points, and of the names among them that the leader has asked for.
 pub(super) fn external(settings: &Settings, slot: &Slot<'_>) -> Result<External, Reason> {
     let service = slot.service;
+    if service.exposure() == Exposure::NodePort {
+        return Err(Code::WaitingForNode.into()); // whatever it has besides: it is the address of its pod's node
+    }
     // what is wrong with another slot's port is no business of this one
     let concerns = |port: u16| slot.share.is_none_or(|s| s.numbers().any(|n| n == port));
     if let Some(error) = service.ingress.iter().find_map(|i| i.error_among(concerns)) {

@@ -89,9 +89,7 @@ impl Draft<'_> {
             return false;
         };
         let stays = self.service.is_none_or(|s| !s.terminating && !s.gives_way());
-        stays
-            && self.class == demand.class_name
-            && shared::place(&share.offered, &[], &self.taken(None), &self.range).is_some()
+        stays && self.class == demand.class_name && share.fits_beside(&self.taken(None), demand.class)
     }
 
     /// Makes a slot lead to its pod by the ports the pod has; `false` where there is no room for them.

@@ -29,13 +29,14 @@ impl Balancer {
 
     pub(crate) fn act(&mut self, server: &mut Server, name: &str, what: Balance) -> bool {
         let Some(service) = server.get(Kind::Service, name).cloned() else { return false };
-        if service["spec"]["type"] != "LoadBalancer" {
-            return false;
-        }
         let uid = service["metadata"]["uid"].as_str().unwrap().to_owned();
         let going = !service["metadata"]["deletionTimestamp"].is_null();
         let ingress = &service["status"]["loadBalancer"]["ingress"];
         match what {
+            _ if !going && service["spec"]["type"] != "LoadBalancer" => {
+                self.take_back(&uid);
+                !ingress[0].is_null() && set(server, name, json!([]))
+            }
             Balance::Serve if going => {
                 self.take_back(&uid);
                 server.remove(Kind::Service, name)
@@ -67,8 +68,7 @@ impl Balancer {
             Balance::Named => set(server, name, json!([{"hostname": host(&uid)}])),
             Balance::PortError => {
                 let mut ingress = ingress.clone();
-                ingress[0]["ports"] =
-                    json!([{"port": 11222, "protocol": "TCP", "error": "example.com/NoRoom"}]);
+                ingress[0]["ports"] = json!([{"port": service["spec"]["ports"][0]["port"], "protocol": "TCP", "error": "example.com/NoRoom"}]);
                 set(server, name, ingress)
             }
         }

@@ -4,8 +4,9 @@ use external_ip_core::names;
 use serde_json::{Value, json};
 
 use crate::judge::Kind;
+use crate::pods::COPIED;
 use crate::server::{Server, nth};
-use crate::step::{ServiceEdit, SliceEdit};
+use crate::step::{PortField, ServiceEdit, SliceEdit};
 
 /// A label of the `pod`th pod.
 fn identity(server: &Server, pod: u8) -> Value {
@@ -70,13 +71,39 @@ pub(crate) fn edit_service(server: &mut Server, service: u8, edit: ServiceEdit) 
             let asked = &mut s["metadata"]["annotations"][names::RECREATE_ANNOTATION];
             *asked = if *asked == "true" { json!("false") } else { json!("true") };
         }),
+        ServiceEdit::Swap { field } => server.edit(Kind::Service, &name, |s| swap(s, field)),
+        ServiceEdit::Renumber => server.renumber(&name),
+        ServiceEdit::Exposure => server.edit(Kind::Service, &name, |s| {
+            let exposure = &mut s["metadata"]["annotations"][names::EXPOSURE_ANNOTATION];
+            *exposure = if *exposure == "nodePort" { json!("") } else { json!("nodePort") };
+        }),
         ServiceEdit::Relabel => unreachable!("dealt with above"),
     }
 }
 
-/// A Service of somebody else under a name that a slot of `c` or `d` may want.
+/// The first and the last port have each other's name, target or number.
+fn swap(service: &mut Value, field: PortField) {
+    let key = match field {
+        PortField::Name => "name",
+        PortField::Target => "targetPort",
+        PortField::Number => "port",
+    };
+    let Some(ports) = service["spec"]["ports"].as_array_mut().filter(|ports| ports.len() > 1) else { return };
+    let last = ports.len() - 1;
+    let (first, other) = (ports[0][key].clone(), ports[last][key].clone());
+    (ports[0][key], ports[last][key]) = (other, first);
+    if crate::node_ports::invalid(service).is_some() {
+        swap(service, field); // a number that two protocols have
+    }
+}
+
+/// A Service of somebody else under a name that `c` or `d` may want: of a slot, or of a shared Service.
 pub(crate) fn squat(server: &mut Server, slot: u8, adopt: bool) -> bool {
-    let name = names::slot_service(["c", "d"][usize::from(slot % 2)], u32::from(slot / 2));
+    let cluster = ["c", "d"][usize::from(slot % 2)];
+    let name = match slot / 2 {
+        number @ 0..2 => names::slot_service(cluster, number.into()),
+        _ => names::shared_service(cluster, 0),
+    };
     if server.get(Kind::Service, &name).is_some() {
         return false;
     }
@@ -106,7 +133,11 @@ pub(crate) fn edit_slice(server: &mut Server, slice: u8, edit: SliceEdit) -> boo
                 }
             })
         }
-        SliceEdit::Port => server.edit(Kind::Slice, &name, |s| s["ports"][0]["port"] = json!(9990)),
+        SliceEdit::Port => server.edit(Kind::Slice, &name, |s| {
+            if s["ports"][0].is_object() {
+                s["ports"][0]["port"] = json!(9990);
+            }
+        }),
         SliceEdit::Service { service } => {
             let Some(service) = server.nth(Kind::Service, service) else { return false };
             server.edit(Kind::Slice, &name, |s| {
@@ -137,7 +168,10 @@ fn foreign_slice(server: &mut Server, service: u8, pod: u8) -> bool {
     labels[names::SLICE_SERVICE_LABEL] = json!(service);
     let ports = found["spec"]["ports"].as_array().into_iter().flatten();
     let ports: Vec<Value> = ports
-        .map(|p| json!({"name": p["name"], "port": p["targetPort"], "protocol": p["protocol"]}))
+        .map(|p| {
+            let number = p["targetPort"].as_u64().unwrap_or(11222);
+            json!({"name": p["name"], "port": number, "protocol": p["protocol"]})
+        })
         .collect();
     server.create(
         Kind::Slice,
@@ -151,7 +185,7 @@ fn foreign_slice(server: &mut Server, service: u8, pod: u8) -> bool {
 }
 
 /// People take back what the product cannot repair: slices of their own, Services that are nobody's and may have one of
-/// the static addresses, and identities on pods of no cluster.
+/// the static addresses, identities on pods of no cluster, and the label that goes with another pod's shared names.
 pub(crate) fn tidy(server: &mut Server, has_pool: bool) {
     for name in server.names(Kind::Service) {
         if has_pool && server.get(Kind::Service, &name).unwrap()["metadata"]["labels"]["was-ours"] == "true" {
@@ -161,11 +195,17 @@ pub(crate) fn tidy(server: &mut Server, has_pool: bool) {
     for name in server.names(Kind::Slice).iter().filter(|name| name.ends_with("-foreign")) {
         server.remove(Kind::Slice, name);
     }
+    let token = names::share_token(COPIED);
     for name in server.names(Kind::Pod) {
         server.edit(Kind::Pod, &name, |p| {
+            let ports = p["spec"]["containers"][0]["ports"].as_array().into_iter().flatten();
+            let copied = ports.filter_map(|p| p["name"].as_str()).any(|name| name.starts_with(&token));
             let labels = p["metadata"]["labels"].as_object_mut().unwrap();
             if !labels.contains_key(names::CLUSTER_LABEL) && labels.get("app").is_none_or(|app| app != "e") {
                 labels.remove(names::POD_ID_LABEL);
+            }
+            if copied && !COPIED.ends_with(&format!(".{name}")) {
+                labels.remove(names::SHARED_LABEL);
             }
         });
     }

@@ -18,6 +18,7 @@ pub(crate) enum Selection {
     Services,
     Slices,
     Pods(PodFeed),
+    Nodes,
 }
 
 pub(crate) const SELECTIONS: [Selection; crate::replica::FEEDS as usize] = [
@@ -27,6 +28,7 @@ pub(crate) const SELECTIONS: [Selection; crate::replica::FEEDS as usize] = [
     Selection::Pods(PodFeed::Labelled),
     Selection::Pods(PodFeed::Stamped),
     Selection::Pods(PodFeed::Configured(0)),
+    Selection::Nodes,
 ];
 
 impl Selection {
@@ -36,6 +38,7 @@ impl Selection {
             Self::Services => Kind::Service,
             Self::Slices => Kind::Slice,
             Self::Pods(_) => Kind::Pod,
+            Self::Nodes => Kind::Node,
         }
     }
 
@@ -43,6 +46,7 @@ impl Selection {
         let labels = &object["metadata"]["labels"];
         let has = |key: &str| labels[key].is_string();
         match self {
+            Self::Nodes => true,
             Self::Namespaces => labels[names::ENABLED_LABEL] == "true",
             Self::Services | Self::Slices => labels[names::MANAGED_BY_LABEL] == names::CONTROLLER_NAME,
             Self::Pods(PodFeed::Labelled) => has(names::CLUSTER_LABEL),
@@ -59,6 +63,7 @@ impl Selection {
             Self::Services => Update::Services(read(change)),
             Self::Slices => Update::Slices(read(change)),
             Self::Pods(feed) => Update::Pods(feed, read(change)),
+            Self::Nodes => Update::Nodes(read(change)),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Histories that once went wrong, found by the model, each as short as it became.
 
+use crate::class::{Class, Order, Setting};
 use crate::step::Webhook::{Absent, Of};
 use crate::step::{Balance, Fate, Home, Leads, ServiceEdit, SliceEdit, Step};
-use crate::world::{Setting, World};
+use crate::world::World;
 
-const SETTING: Setting = Setting { dual: false, not_ready_too: true, limits: (64, 128, 1000), pool: 0 };
+const CLASS: Class = Class { order: Order::Dedicated, not_ready_too: true, pool: 0, room: 3, budget: 0 };
+const SETTING: Setting = Setting { dual: false, limits: (64, 128, 1000), class: CLASS };
 
 /// Lives a history and tells it: what was done, and every change at the API server with its version.
 fn goes_well(setting: Setting, steps: &[Step]) {
@@ -32,11 +34,11 @@ fn goes_well(setting: Setting, steps: &[Step]) {
 }
 
 fn born(who: u8) -> Step {
-    Step::Born { who, webhook: Of(0), forged: false }
+    Step::Born { who, ports: 0, webhook: Of(0), forged: false }
 }
 
 fn adopted(who: u8) -> Step {
-    Step::Born { who, webhook: Absent, forged: false }
+    Step::Born { who, ports: 0, webhook: Absent, forged: false }
 }
 
 fn deliver(feed: u8, messages: u8) -> Step {
@@ -66,7 +68,7 @@ fn a_slice_that_says_it_is_another_clusters_withdraws_that_clusters_entry() {
 #[test]
 fn a_slice_that_is_another_services_now_withholds_nobody_for_ever() {
     goes_well(
-        Setting { not_ready_too: false, ..SETTING },
+        Setting { class: Class { not_ready_too: false, ..CLASS }, ..SETTING },
         &[
             born(6),
             born(2),
@@ -128,7 +130,10 @@ fn an_address_shown_while_nothing_was_planned_rests_before_another_pod_gets_it()
         Step::Move { pod: 4, to: Home::C },
         Step::Pass { seconds: 31 },
     ];
-    goes_well(Setting { limits: (2, 128, 1000), not_ready_too: false, ..SETTING }, &steps);
+    goes_well(
+        Setting { limits: (2, 128, 1000), class: Class { not_ready_too: false, ..CLASS }, ..SETTING },
+        &steps,
+    );
 }
 
 /// A pod that was adopted has an identity made from its UID. Copied to an older pod it was taken for the older one's, and
@@ -142,7 +147,7 @@ fn an_identity_copied_to_an_older_pod_stays_its_owners() {
 #[test]
 fn two_leaders_do_not_take_turns_in_writing_what_each_was_told_of_a_name() {
     goes_well(
-        Setting { not_ready_too: false, ..SETTING },
+        Setting { class: Class { not_ready_too: false, ..CLASS }, ..SETTING },
         &[
             born(0),
             Step::Settle,
@@ -161,7 +166,7 @@ fn two_leaders_do_not_take_turns_in_writing_what_each_was_told_of_a_name() {
 #[test]
 fn a_pod_that_changes_its_cluster_during_a_write_to_it_is_labelled_in_the_end() {
     goes_well(
-        Setting { not_ready_too: false, ..SETTING },
+        Setting { class: Class { not_ready_too: false, ..CLASS }, ..SETTING },
         &[
             born(3),
             Step::DropIdentity { pod: 0 },
@@ -181,7 +186,7 @@ fn a_pod_that_changes_its_cluster_during_a_write_to_it_is_labelled_in_the_end() 
 #[test]
 fn a_service_that_is_adopted_does_not_ask_for_what_another_asked_for_and_has() {
     goes_well(
-        Setting { not_ready_too: false, pool: 5, ..SETTING },
+        Setting { class: Class { not_ready_too: false, pool: 5, ..CLASS }, ..SETTING },
         &[
             born(0),
             Step::Squat { slot: 2, adopt: true },
@@ -202,7 +207,7 @@ fn a_service_that_is_adopted_does_not_ask_for_what_another_asked_for_and_has() {
 #[test]
 fn who_waits_at_a_limit_is_served_when_a_service_does_not_become_ours() {
     goes_well(
-        Setting { not_ready_too: false, limits: (64, 3, 1000), ..SETTING },
+        Setting { limits: (64, 3, 1000), class: Class { not_ready_too: false, ..CLASS }, ..SETTING },
         &[
             Step::Squat { slot: 2, adopt: true },
             born(2),
@@ -228,7 +233,7 @@ fn who_waits_at_a_limit_is_served_when_a_service_does_not_become_ours() {
 #[test]
 fn a_static_address_that_a_lost_service_has_is_given_again_once_that_is_gone() {
     goes_well(
-        Setting { not_ready_too: false, pool: 3, ..SETTING },
+        Setting { class: Class { not_ready_too: false, pool: 3, ..CLASS }, ..SETTING },
         &[
             born(0),
             born(1),
@@ -247,7 +252,7 @@ fn a_static_address_that_a_lost_service_has_is_given_again_once_that_is_gone() {
 #[test]
 fn the_service_a_pod_moves_to_asks_for_no_address_of_the_one_it_leaves() {
     goes_well(
-        Setting { not_ready_too: false, pool: 3, ..SETTING },
+        Setting { class: Class { not_ready_too: false, pool: 3, ..CLASS }, ..SETTING },
         &[
             born(0),
             Step::Settle,
@@ -263,7 +268,11 @@ fn the_service_a_pod_moves_to_asks_for_no_address_of_the_one_it_leaves() {
 #[test]
 fn who_waits_for_a_static_address_hears_of_two_that_become_free_at_once() {
     goes_well(
-        Setting { not_ready_too: false, limits: (2, 128, 1000), pool: 3, ..SETTING },
+        Setting {
+            limits: (2, 128, 1000),
+            class: Class { not_ready_too: false, pool: 3, ..CLASS },
+            ..SETTING
+        },
         &[
             born(3),
             born(4),
@@ -285,7 +294,11 @@ fn who_waits_for_a_static_address_hears_of_two_that_become_free_at_once() {
 #[test]
 fn an_address_shown_for_a_bent_selector_rests_as_long_as_any_other() {
     goes_well(
-        Setting { not_ready_too: false, limits: (64, 128, 1000), pool: 3, ..SETTING },
+        Setting {
+            limits: (64, 128, 1000),
+            class: Class { not_ready_too: false, pool: 3, ..CLASS },
+            ..SETTING
+        },
         &[
             born(8),
             born(0),
@@ -318,7 +331,7 @@ fn an_address_shown_for_a_bent_selector_rests_as_long_as_any_other() {
 #[test]
 fn a_write_is_over_for_the_cluster_its_service_has_gone_to_as_well() {
     goes_well(
-        Setting { not_ready_too: false, limits: (64, 128, 1000), ..SETTING },
+        Setting { class: Class { not_ready_too: false, ..CLASS }, ..SETTING },
         &[
             born(0),
             born(2),
@@ -338,6 +351,29 @@ fn a_write_is_over_for_the_cluster_its_service_has_gone_to_as_well() {
             Step::EditService { service: 0, edit: ServiceEdit::Unlabel },
             Step::Deliver { replica: 0, feed: 0, messages: 3 },
             Step::EditService { service: 0, edit: ServiceEdit::Relabel },
+        ],
+    );
+}
+
+/// Two clusters need a shared load balancer each, and the class may have one: the map said that the other's is being made.
+#[test]
+fn who_needs_a_further_shared_load_balancer_at_the_limit_is_told_so() {
+    let class = Class { order: Order::Shared, budget: 1, ..CLASS };
+    goes_well(Setting { class, ..SETTING }, &[born(3), born(0)]);
+}
+
+/// Somebody says of a slot with a load balancer that it is reached by nodes: a new pod was told a port 0.
+#[test]
+fn a_pod_is_told_no_address_of_a_slot_that_is_reached_by_nodes() {
+    goes_well(
+        SETTING,
+        &[
+            born(0),
+            Step::Settle,
+            Step::EditService { service: 0, edit: ServiceEdit::Exposure },
+            Step::ForceDelete { pod: 0 },
+            deliver(SERVICES, 1),
+            born(0),
         ],
     );
 }

@@ -2,9 +2,9 @@
 //! else, in random order. Everything they publish is held against the truth, told by [`judge`].
 //!
 //! ```text
-//! step -> world -> pods, endpoints, balancer, edits -> server -> feed -> replica (core) -> server
-//!                                                        |                  |
-//!                                                        history -> judge <-+ documents, stamps, writes
+//! step -> world -> pods, nodes, endpoints, balancer, edits -> server -> feed -> replica (core) -> server
+//!                                                               |                  |
+//!                                                               history -> judge <-+ documents, stamps, writes
 //! ```
 //!
 //! Histories are lists of steps that mean something in every state, not a reference machine with preconditions: what
@@ -15,11 +15,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod balancer;
+mod class;
 mod edits;
 mod endpoints;
 mod feed;
 mod found;
 mod judge;
+mod node_ports;
+mod nodes;
 mod pods;
 mod replica;
 mod server;
@@ -30,25 +33,28 @@ mod zone;
 
 use std::cell::RefCell;
 
+use class::{Order, Setting};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use stats::Stats;
 use step::{Mix, Step};
-use world::{Setting, World};
+use world::World;
 
 /// Histories of each test where `PROPTEST_CASES` does not say.
-const CASES: u32 = 400;
+const CASES: u32 = 300;
 
-fn setting() -> impl Strategy<Value = Setting> {
+fn setting(orders: &'static [Order]) -> impl Strategy<Value = Setting> {
     let limits = prop_oneof![
         5 => Just((64, 128, 1000)),
         1 => Just((2, 128, 1000)),
         1 => Just((64, 3, 1000)),
         1 => Just((64, 128, 3)),
     ];
-    let pool = prop_oneof![3 => Just(0), 1 => 1u8..8];
-    (any::<bool>(), prop::bool::weighted(0.8), limits, pool)
-        .prop_map(|(dual, not_ready_too, limits, pool)| Setting { dual, not_ready_too, limits, pool })
+    (any::<bool>(), limits, step::class(orders)).prop_map(|(dual, limits, class)| Setting {
+        dual,
+        limits,
+        class,
+    })
 }
 
 fn live(setting: &Setting, steps: &[Step], stats: &mut Stats) -> judge::Verdict {
@@ -92,7 +98,7 @@ fn explore(name: &str, seed: u64, mix: Mix, length: std::ops::Range<usize>) {
     }
     let shrinks = config.max_shrink_iters > 0;
     let stats = RefCell::new(Stats::default());
-    let histories = (setting(), prop::collection::vec(step::step(mix), length));
+    let histories = (setting(mix.orders), prop::collection::vec(step::step(mix), length));
     let result = TestRunner::new(config).run(&histories, |(setting, steps)| {
         let mut stats = stats.borrow_mut();
         stats.history();
@@ -109,18 +115,75 @@ fn explore(name: &str, seed: u64, mix: Mix, length: std::ops::Range<usize>) {
     }
     let stats = stats.into_inner();
     stats.tell(name);
-    let rare = stats.too_rare();
+    let rare = stats.too_rare(mix.orders == PORTS);
     assert!(rare.is_empty(), "too quiet a run: {rare:?}");
 }
 
+/// Half of them as most installations are.
+const EVERY: [Order; 12] = {
+    use Order::*;
+    [
+        Dedicated,
+        Dedicated,
+        Dedicated,
+        Dedicated,
+        Dedicated,
+        Dedicated,
+        Shared,
+        NodePort,
+        SharedNodePort,
+        DedicatedShared,
+        DedicatedNodePort,
+        All,
+    ]
+};
+/// Those by which ports of one address are several pods'.
+const PORTS: [Order; 7] = {
+    use Order::*;
+    [Shared, Shared, NodePort, SharedNodePort, DedicatedShared, DedicatedNodePort, All]
+};
+
 #[test]
 fn whatever_happens_nothing_wrong_is_published_and_nobody_is_lost() {
-    let mix = Mix { pods: 26, others: 10, controllers: 18, replicas: 44, settle: 2, pass: 3 };
+    let mix = Mix {
+        orders: &EVERY,
+        classes: 2,
+        pods: 26,
+        others: 10,
+        controllers: 18,
+        replicas: 44,
+        settle: 2,
+        pass: 3,
+    };
     explore("everything", 1, mix, 1..250);
 }
 
 #[test]
 fn addresses_in_use_again_at_once_mislead_nobody_while_watches_lag() {
-    let mix = Mix { pods: 30, others: 4, controllers: 20, replicas: 46, settle: 1, pass: 2 };
+    let mix = Mix {
+        orders: &[Order::Dedicated],
+        classes: 0,
+        pods: 30,
+        others: 4,
+        controllers: 20,
+        replicas: 46,
+        settle: 1,
+        pass: 2,
+    };
     explore("addresses in use again", 2, mix, 1..250);
+}
+
+#[test]
+fn ports_of_shared_addresses_lead_to_their_own_pods_while_classes_change() {
+    let mix = Mix {
+        orders: &PORTS,
+        classes: 8,
+        pods: 30,
+        others: 8,
+        controllers: 18,
+        replicas: 42,
+        settle: 2,
+        pass: 3,
+    };
+    explore("ports of shared addresses", 3, mix, 1..250);
 }

@@ -14,6 +14,11 @@ const NAMED: [&str; 7] = ["c-0", "c-1", "d-0", "e-0", "c-2", "d-1", "e-1"];
 /// Pods at a time; the address pool is one larger, so that addresses are in use again at once.
 const MOST: usize = 8;
 
+/// The identity that copies carry.
+pub(crate) const COPIED: &str = "c.c-0";
+/// What the ports annotation says.
+const PORTS: [&str; 3] = ["11222", "9042, 7000", "11222, 11222/udp"];
+
 pub(crate) struct Pods {
     /// Addresses that running pods have.
     held: BTreeMap<String, u8>,
@@ -21,17 +26,19 @@ pub(crate) struct Pods {
     free: Vec<u8>,
     dual: bool,
     made: u32,
+    /// Pods that were given a node.
+    bound: usize,
 }
 
 impl Pods {
     pub(crate) fn new(dual: bool) -> Self {
         let free = (1..=u8::try_from(MOST).unwrap() + 1).rev().collect();
-        Self { held: BTreeMap::new(), free, dual, made: 0 }
+        Self { held: BTreeMap::new(), free, dual, made: 0, bound: 0 }
     }
 
     /// A pod as its author sends it: `who` is one of the named ones, beyond them a ReplicaSet's. `None` where the name
     /// is in use or there are enough.
-    pub(crate) fn wanted(server: &Server, who: u8, forged: bool) -> Option<Value> {
+    pub(crate) fn wanted(server: &Server, who: u8, ports: u8, forged: bool) -> Option<Value> {
         let named = NAMED.get(usize::from(who)).copied();
         let taken = named.is_some_and(|name| server.get(Kind::Pod, name).is_some());
         if taken || server.names(Kind::Pod).len() >= MOST {
@@ -50,9 +57,16 @@ impl Pods {
             Some(name) => pod["metadata"]["name"] = json!(name),
             None => pod["metadata"]["generateName"] = json!(format!("{cluster}-x")),
         }
+        if ports > 0 {
+            pod["metadata"]["annotations"][names::PORTS_ANNOTATION] = json!(nth(&PORTS, ports).unwrap());
+        }
         if forged {
-            pod["metadata"]["labels"][names::POD_ID_LABEL] = json!("c.c-0");
+            let name = names::Target { token: &names::share_token(COPIED), blocked: false, index: 0 };
+            pod["metadata"]["labels"][names::POD_ID_LABEL] = json!(COPIED);
+            pod["metadata"]["labels"][names::SHARED_LABEL] = json!("c");
             pod["metadata"]["annotations"][names::STAMP_ADDRESS_ANNOTATION] = json!("203.0.113.99");
+            let ports = pod["spec"]["containers"][0]["ports"].as_array_mut().unwrap();
+            ports.push(json!({"name": name.to_string(), "containerPort": 11222}));
         }
         Some(pod)
     }
@@ -86,6 +100,9 @@ impl Pods {
     }
 
     fn start(&mut self, server: &mut Server, name: &str) -> bool {
+        if !self.bind(server, name) {
+            return false;
+        }
         let Some(ip) = self.free.pop() else { return false };
         self.held.insert(name.to_owned(), ip);
         let mut ips = vec![json!({"ip": format!("198.18.0.{ip}")})];
@@ -95,6 +112,17 @@ impl Pods {
         server.edit(Kind::Pod, name, |p| {
             p["status"] = json!({"phase": "Running", "podIPs": ips, "conditions": [{"type": "Ready", "status": "True"}]});
         })
+    }
+
+    /// The scheduler gives a pod a node, the next one each time: whoever takes a pod's place is elsewhere.
+    fn bind(&mut self, server: &mut Server, name: &str) -> bool {
+        if server.get(Kind::Pod, name).is_some_and(|p| p["spec"]["nodeName"].is_string()) {
+            return true;
+        }
+        let nodes = server.names(Kind::Node);
+        let Some(node) = nodes.get(self.bound % nodes.len().max(1)) else { return false };
+        self.bound += 1;
+        server.edit(Kind::Pod, name, |p| p["spec"]["nodeName"] = json!(node))
     }
 
     fn release(&mut self, name: &str) {
@@ -191,7 +219,19 @@ pub(crate) fn identify(server: &mut Server, name: &str, id: Option<&Value>) -> b
     })
 }
 
+/// Somebody changes the cluster whose shared Services select the pod.
+pub(crate) fn share(server: &mut Server, name: &str, with: Home) -> bool {
+    server.edit(Kind::Pod, name, |p| {
+        let labels = p["metadata"]["labels"].as_object_mut().unwrap();
+        match with {
+            Home::C => drop(labels.insert(names::SHARED_LABEL.into(), json!("c"))),
+            Home::D => drop(labels.insert(names::SHARED_LABEL.into(), json!("d"))),
+            Home::Nowhere => drop(labels.remove(names::SHARED_LABEL)),
+        }
+    })
+}
+
 pub(crate) fn ports(server: &mut Server, name: &str, ports: u8) -> bool {
-    let text = nth(&["11222", "9042, 7000", "11222, 11222/udp"], ports).unwrap();
+    let text = nth(&PORTS, ports).unwrap();
     server.edit(Kind::Pod, name, |p| p["metadata"]["annotations"][names::PORTS_ANNOTATION] = json!(text))
 }

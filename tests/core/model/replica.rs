@@ -22,7 +22,7 @@ use crate::stats::Stats;
 use crate::zone::Zone;
 
 /// Watches of a replica.
-pub(crate) const FEEDS: u8 = 6;
+pub(crate) const FEEDS: u8 = 7;
 /// Nothing is planned, and no address stamped, once a watch has been silent for longer: as in `src/constants.rs`.
 const STALE: Duration = Duration::from_secs(30);
 
@@ -69,10 +69,20 @@ impl Replica {
         }
     }
 
-    /// It starts again and knows nothing. What it sent is on its way; what it showed was seen by clients.
-    pub(crate) fn crash(&mut self) {
+    /// It starts again, by these settings, and knows nothing. What it sent is on its way; what it showed was seen by
+    /// clients.
+    pub(crate) fn crash(&mut self, settings: Arc<Settings>) {
         let (shown, requests) = (std::mem::take(&mut self.shown), std::mem::take(&mut self.requests));
-        *self = Self { shown, requests, process: self.process + 1, ..Self::new(self.settings.clone()) };
+        *self = Self { shown, requests, process: self.process + 1, ..Self::new(settings) };
+    }
+
+    /// Whether it goes by these settings.
+    pub(crate) fn has(&self, settings: &Settings) -> bool {
+        *self.settings == *settings
+    }
+
+    pub(crate) fn is_configured_like(&self, other: &Self) -> bool {
+        self.has(&other.settings)
     }
 
     pub(crate) fn feed(&mut self, number: u8) -> &mut Feed {
@@ -152,6 +162,7 @@ impl Replica {
             labelled: version(3),
             stamped: version(4),
             configured: version(5),
+            nodes: version(6),
         }
     }
 
@@ -218,11 +229,11 @@ impl Replica {
                 |s: &&Arc<Value>| s["metadata"]["labels"][names::MANAGED_BY_LABEL] == names::CONTROLLER_NAME;
             server.history.at(Kind::Service, seen).filter(ours).find(|s| s["metadata"]["name"] == *key.name)
         });
-        if let (Action::UpdateService { desired, .. }, Some(service)) = (&action, service)
-            && let Some(id) = &desired.pod_id
-        {
+        if let (Action::UpdateService { .. }, Some(service)) = (&action, service) {
+            let (truth, planned) = (Truth::new(&server.history, &self.seen()), action.body());
             let rest = self.settings.classes["default"].reuse_after;
-            self.shown.rested(service, (id, &desired.pod), (server.clock, rest))?;
+            self.shown.rested(&truth, service, &planned, (server.clock, rest))?;
+            judge::ports_stay(service, &planned)?;
         }
         if let Action::CreateService(desired) | Action::UpdateService { desired, .. } = &action
             && let Some(asked) = action.body()["metadata"]["annotations"][names::ASKED_ANNOTATION].as_str()
@@ -293,7 +304,7 @@ impl Replica {
     /// Who is not behind shows nothing older: where neither of two is, they show the same.
     pub(crate) fn agrees_with(&self, other: &Self) -> judge::Verdict {
         let (own, theirs) = (&self.position, &other.position);
-        let both = !own.is_empty() && !theirs.is_empty();
+        let both = !own.is_empty() && !theirs.is_empty() && self.is_configured_like(other);
         if both && !is_behind(own, theirs) && !is_behind(theirs, own) && self.documents() != other.documents()
         {
             return Err(format!(

@@ -9,6 +9,7 @@ use external_ip_core::names;
 use serde_json::{Value, json};
 
 use crate::judge::{History, Kind};
+use crate::node_ports::{self, NodePorts};
 
 pub(crate) const NS: &str = "data";
 
@@ -27,6 +28,7 @@ pub(crate) struct Server {
     objects: BTreeMap<(Kind, String), Arc<Value>>,
     pub(crate) log: Vec<Event>,
     pub(crate) history: History,
+    node_ports: NodePorts,
 }
 
 impl Server {
@@ -64,6 +66,9 @@ impl Server {
             Some(value) => self.objects.insert(place, value.clone()),
             None => self.objects.remove(&place),
         };
+        if kind == Kind::Service {
+            self.node_ports.release(before.as_deref(), after.as_deref());
+        }
         self.history.record(kind, name, version, after.clone());
         self.log.push(Event { kind, version, before, after });
     }
@@ -72,7 +77,12 @@ impl Server {
     pub(crate) fn create(&mut self, kind: Kind, mut value: Value) {
         let name = value["metadata"]["name"].as_str().unwrap().to_owned();
         assert!(self.get(kind, &name).is_none(), "{name} exists");
-        value["metadata"]["namespace"] = json!(NS);
+        if kind != Kind::Node {
+            value["metadata"]["namespace"] = json!(NS);
+        }
+        if kind == Kind::Service {
+            self.node_ports.fill(None, &mut value);
+        }
         value["metadata"]["uid"] = json!(format!("{kind:?}-{}", self.version + 1));
         value["metadata"]["creationTimestamp"] = json!(self.timestamp());
         self.put(kind, &name, Some(value));
@@ -80,10 +90,13 @@ impl Server {
 
     /// Changes an object; answers whether it is there and was another before.
     pub(crate) fn edit(&mut self, kind: Kind, name: &str, edit: impl FnOnce(&mut Value)) -> bool {
-        let Some(found) = self.get(kind, name) else { return false };
-        let mut value = (**found).clone();
+        let Some(found) = self.get(kind, name).cloned() else { return false };
+        let mut value = (*found).clone();
         edit(&mut value);
-        let changed = value != **found;
+        if kind == Kind::Service {
+            self.node_ports.fill(Some(&found), &mut value);
+        }
+        let changed = value != *found;
         if changed {
             self.put(kind, name, Some(value));
         }
@@ -138,7 +151,16 @@ impl Server {
         }
     }
 
+    /// A Service's first port has another node port from now on.
+    pub(crate) fn renumber(&mut self, name: &str) -> bool {
+        let number = self.node_ports.another();
+        self.edit(Kind::Service, name, |s| s["spec"]["ports"][0]["nodePort"] = json!(number))
+    }
+
     fn post(&mut self, body: Value) -> Outcome {
+        if let Some(why) = node_ports::invalid(&body) {
+            return Outcome::Refused(why);
+        }
         let Some(taken) = self.get(Kind::Service, body["metadata"]["name"].as_str().unwrap()) else {
             self.create(Kind::Service, body);
             return Outcome::Done;
@@ -167,7 +189,12 @@ impl Server {
         if !meets(found, &patch["metadata"]) {
             return Outcome::Conflict;
         }
-        self.edit(Kind::Service, name, |service| json_patch::merge(service, patch));
+        let mut merged = (**found).clone();
+        json_patch::merge(&mut merged, patch);
+        if let Some(why) = node_ports::invalid(&merged) {
+            return Outcome::Refused(why);
+        }
+        self.edit(Kind::Service, name, |service| *service = merged);
         Outcome::Done
     }
 

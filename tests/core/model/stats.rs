@@ -70,8 +70,8 @@ const STEPS: [&str; 59] = [
     "Write Unanswered",
 ];
 /// Entries by state and reason that have to be published.
-const ENTRIES: [&str; 22] = [
-    "Routed",
+const ENTRIES: [&str; 20] = [
+    "Routed dedicated",
     "Allocated NotReady",
     "Allocated ServiceChanging",
     "Allocated WaitingForEndpoints",
@@ -85,8 +85,6 @@ const ENTRIES: [&str; 22] = [
     "Pending InstallationLimit",
     "Pending NamespaceLimit",
     "Pending NamespaceNotEnabled",
-    "Pending NoFreeAddress",
-    "Pending NoLoadBalancer",
     "Pending PortError",
     "Pending ServiceDeleted",
     "Pending WaitingForAddress",
@@ -94,8 +92,34 @@ const ENTRIES: [&str; 22] = [
     "Pending WaitingForName",
     "Pending WaitingForSlot",
 ];
+/// And those where most slots have a load balancer of their own.
+const ENTRIES_OF_BALANCERS: [&str; 2] = ["Pending NoFreeAddress", "Pending NoLoadBalancer"];
+/// And those where classes share, use nodes and change.
+const STEPS_OF_CLASSES: [&str; 14] = [
+    "Configure",
+    "EditService Exposure",
+    "EditService Renumber",
+    "EditService Swap Name",
+    "EditService Swap Number",
+    "EditService Swap Target",
+    "Node Back",
+    "Node Bare",
+    "Node Gone",
+    "Node Inside",
+    "Node Outside",
+    "Share C",
+    "Share D",
+    "Share Nowhere",
+];
+const ENTRIES_OF_CLASSES: [&str; 5] = [
+    "Routed nodePort",
+    "Routed shared",
+    "Pending CannotShare",
+    "Pending ClassLimit",
+    "Pending WaitingForNode",
+];
 /// Each of them at least once in so many histories.
-const HISTORIES_PER_OCCURRENCE: u64 = 50;
+const HISTORIES_PER_OCCURRENCE: u64 = 60;
 
 #[derive(Default)]
 pub(crate) struct Stats {
@@ -118,10 +142,11 @@ impl Stats {
     }
 
     pub(crate) fn published(&mut self, documents: &[&Value], now: &Truth<'_>) {
-        for entry in documents.iter().flat_map(|d| d["entries"].as_array().unwrap()) {
+        let entries = documents.iter().flat_map(|d| d["entries"].as_array().unwrap().iter().map(|e| (*d, e)));
+        for (document, entry) in entries {
             let state = entry["state"].as_str().unwrap();
-            let word =
-                entry["reason"].as_str().map_or(state.to_owned(), |reason| format!("{state} {reason}"));
+            let what = entry["reason"].as_str().or_else(|| now.kind(document, entry)).unwrap_or("late");
+            let word = format!("{state} {what}");
             *self.entries.entry(word).or_default() += 1;
         }
         let (routed, late) = now.late(documents);
@@ -143,7 +168,7 @@ impl Stats {
     }
 
     /// What hardly occurred.
-    pub(crate) fn too_rare(&self) -> Vec<String> {
+    pub(crate) fn too_rare(&self, classes: bool) -> Vec<String> {
         let least = self.histories / HISTORIES_PER_OCCURRENCE;
         let rare = |counts: &BTreeMap<String, u64>, words: &[&str]| -> Vec<String> {
             let count = |word: &str| counts.get(word).copied().unwrap_or(0);
@@ -153,9 +178,16 @@ impl Stats {
                 .map(|word| format!("{word}: {}", count(word)))
                 .collect()
         };
-        let mut found = rare(&self.steps, &STEPS);
-        found.extend(rare(&self.entries, &ENTRIES));
-        for (word, count) in [("conflicts", self.conflicts), ("stamped", self.stamped), ("late", self.late)] {
+        let mut found = [rare(&self.steps, &STEPS), rare(&self.entries, &ENTRIES)].concat();
+        let mut counts = vec![("conflicts", self.conflicts), ("late", self.late)];
+        if classes {
+            found.extend(rare(&self.steps, &STEPS_OF_CLASSES));
+            found.extend(rare(&self.entries, &ENTRIES_OF_CLASSES));
+        } else {
+            found.extend(rare(&self.entries, &ENTRIES_OF_BALANCERS));
+            counts.push(("stamped", self.stamped));
+        }
+        for (word, count) in counts {
             if count < least.max(1) {
                 found.push(format!("{word}: {count}"));
             }
@@ -163,7 +195,7 @@ impl Stats {
         found.extend(
             self.steps
                 .keys()
-                .filter(|word| !STEPS.contains(&&***word))
+                .filter(|word| STEPS.iter().chain(&STEPS_OF_CLASSES).all(|known| known != word))
                 .map(|word| format!("{word}: not in the list")),
         );
         found
@@ -172,6 +204,9 @@ impl Stats {
 
 /// The capitalised words of a step: what happened, without to whom.
 fn word(step: Step) -> String {
+    if matches!(step, Step::Configure { .. }) {
+        return "Configure".to_owned();
+    }
     let text = format!("{step:?}");
     let words = text.split(|c: char| !c.is_alphabetic()).filter(|w| w.starts_with(char::is_uppercase));
     words.collect::<Vec<_>>().join(" ")

@@ -1,43 +1,33 @@
 //! Everything together: one API server, the cluster's own controllers, two replicas, and the steps.
 
-use std::net::IpAddr;
+mod quiet;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use external_ip_core::action::{Action, Outcome};
 use external_ip_core::names;
-use external_ip_core::settings::{ConfiguredCluster, Settings};
 use serde_json::{Value, json};
 
-use crate::balancer::{self, ASKS, Balancer};
+use crate::balancer::{self, Balancer};
+use crate::class::Setting;
 use crate::edits;
-use crate::endpoints::Endpoints;
-use crate::judge::{Kind, Seen, Truth, Verdict};
+use crate::endpoints::{self, Endpoints};
+use crate::judge::{Kind, Truth, Verdict};
+use crate::nodes;
 use crate::pods::{self, Pods};
 use crate::replica::{FEEDS, Replica};
 use crate::server::{NS, Server};
 use crate::stats::Stats;
-use crate::step::{Balance, Fate, Leads, Step, Webhook};
+use crate::step::{Fate, Leads, Step, Webhook};
 use crate::zone::Zone;
-
-/// What differs between histories from the start.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Setting {
-    /// IPv4 and IPv6.
-    pub(crate) dual: bool,
-    /// The class publishes pods that are not ready.
-    pub(crate) not_ready_too: bool,
-    /// Slots per cluster, per namespace, of all.
-    pub(crate) limits: (u32, u32, u32),
-    /// Static addresses of the class, of each family; 0: the load balancer chooses.
-    pub(crate) pool: u8,
-}
 
 pub(crate) struct World<'s> {
     pub(crate) server: Server,
     pub(crate) replicas: [Replica; 2],
-    limits: (u32, u32, u32),
-    pool: u8,
+    setting: Setting,
+    /// Some class has had static addresses.
+    has_had_pool: bool,
     pods: Pods,
     endpoints: Endpoints,
     balancer: Balancer,
@@ -45,45 +35,21 @@ pub(crate) struct World<'s> {
     stats: &'s mut Stats,
 }
 
-fn settings(setting: &Setting) -> Settings {
-    let mut settings = Settings::default();
-    let class = settings.classes.get_mut("default").unwrap();
-    class.service.publish_not_ready_addresses = setting.not_ready_too;
-    class.readiness_gate = setting.not_ready_too;
-    class.service.ip_family_policy = setting.dual.then(|| "PreferDualStack".to_owned());
-    if setting.pool > 0 {
-        class.service.annotations.insert(ASKS.to_owned(), "{address}".to_owned());
-        let v4 = (0..setting.pool).map(|n| IpAddr::from([203, 0, 113, 101 + n]));
-        let v6 =
-            (0..setting.pool).map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x101 + u16::from(n)]));
-        class.addresses = v4.chain(v6.filter(|_| setting.dual)).collect();
-    }
-    settings.clusters = vec![ConfiguredCluster {
-        name: "e".parse().unwrap(),
-        namespace: NS.to_owned(),
-        selector: [("app".to_owned(), "e".to_owned())].into(),
-        ports: Vec::new(),
-        class: "default".to_owned(),
-    }];
-    let limits = &mut settings.limits;
-    (limits.slots_per_cluster, limits.slots_per_namespace, limits.load_balancers) = setting.limits;
-    settings
-}
-
 impl<'s> World<'s> {
     pub(crate) fn new(setting: &Setting, stats: &'s mut Stats) -> Self {
-        let shared = Arc::new(settings(setting));
+        let shared = Arc::new(setting.settings());
         let mut server = Server::default();
         server.clock = Duration::from_secs(1_000_000);
         server.create(
             Kind::Namespace,
             json!({"metadata": {"name": NS, "labels": {names::ENABLED_LABEL: "true"}}}),
         );
+        nodes::restore(&mut server, setting.dual);
         let mut world = Self {
             server,
             replicas: [Replica::new(shared.clone()), Replica::new(shared)],
-            limits: setting.limits,
-            pool: setting.pool,
+            setting: *setting,
+            has_had_pool: setting.promise().pool > 0,
             pods: Pods::new(setting.dual),
             endpoints: Endpoints::default(),
             balancer: Balancer::new(setting.dual),
@@ -107,7 +73,10 @@ impl<'s> World<'s> {
         let server = &mut self.server;
         let pod = |server: &Server, index: u8| server.nth(Kind::Pod, index).unwrap_or_default();
         Ok(match step {
-            Step::Born { who, webhook, forged } => return self.born(who, webhook, forged),
+            Step::Born { who, ports, webhook, forged } => {
+                let Some(wanted) = Pods::wanted(server, who, ports, forged) else { return Ok(false) };
+                return self.born(wanted, webhook);
+            }
             Step::Kubelet { pod: p } => {
                 from(server.names(Kind::Pod), p).any(|name| self.pods.kubelet(server, &name))
             }
@@ -125,6 +94,8 @@ impl<'s> World<'s> {
             }
             Step::DropIdentity { pod: p } => pods::identify(server, &pod(server, p), None),
             Step::Ports { pod: p, ports } => pods::ports(server, &pod(server, p), ports),
+            Step::Share { pod: p, with } => pods::share(server, &pod(server, p), with),
+            Step::Node { node, change } => nodes::change(server, node, change, self.setting.dual),
             Step::EditService { service, edit } => edits::edit_service(server, service, edit),
             Step::Squat { slot, adopt } => edits::squat(server, slot, adopt),
             Step::EditSlice { slice, edit } => edits::edit_slice(server, slice, edit),
@@ -146,6 +117,11 @@ impl<'s> World<'s> {
     }
 
     fn happens_to_replica(&mut self, step: Step) -> Result<bool, String> {
+        if let Step::Configure { class, .. } = step {
+            self.setting.class = class;
+            self.has_had_pool |= self.setting.promise().pool > 0;
+        }
+        let settings = || Arc::new(self.setting.settings());
         let Self { server, replicas, zone, stats, .. } = self;
         let (replica, happened) = match step {
             Step::Deliver { replica, feed, messages } => {
@@ -160,8 +136,8 @@ impl<'s> World<'s> {
                 (replica, replicas[usize::from(replica % 2)].bookmark(server, feed))
             }
             Step::CatchUp { replica, first } => return self.catch_up(replica, first),
-            Step::Crash { replica } => {
-                replicas[usize::from(replica % 2)].crash();
+            Step::Crash { replica } | Step::Configure { replica, .. } => {
+                replicas[usize::from(replica % 2)].crash(settings());
                 (replica, true)
             }
             Step::Lead { replica, leads } => (replica, replicas[usize::from(replica % 2)].lead(leads)),
@@ -184,8 +160,7 @@ impl<'s> World<'s> {
         Ok(happened)
     }
 
-    fn born(&mut self, who: u8, webhook: Webhook, forged: bool) -> Result<bool, String> {
-        let Some(wanted) = Pods::wanted(&self.server, who, forged) else { return Ok(false) };
+    fn born(&mut self, wanted: Value, webhook: Webhook) -> Result<bool, String> {
         let admitted = match webhook {
             Webhook::Absent => wanted,
             Webhook::Of(replica) => {
@@ -279,6 +254,9 @@ impl<'s> World<'s> {
             return Err(format!("DNS has never said {records}"));
         }
         let outcome = self.server.perform(action);
+        if let Outcome::Refused(why) = &outcome {
+            return Err(format!("the API server refuses {action:?}: {why}"));
+        }
         let stale = match (planned_from, &found) {
             (Some(version), Some(found)) => found["metadata"]["resourceVersion"] != *version,
             _ => false,
@@ -290,124 +268,12 @@ impl<'s> World<'s> {
         }
         Ok(outcome)
     }
-
-    /// The cluster's controllers work, all messages and writes arrive, pods start; no time passes.
-    fn settle(&mut self) -> Verdict {
-        for _ in 0..200 {
-            let mut changed = false;
-            for name in self.server.names(Kind::Pod) {
-                if self
-                    .server
-                    .get(Kind::Pod, &name)
-                    .is_some_and(|p| p["metadata"]["deletionTimestamp"].is_null())
-                {
-                    changed |= self.pods.kubelet(&mut self.server, &name);
-                }
-            }
-            for name in self.server.names(Kind::Service) {
-                changed |= self.balancer.act(&mut self.server, &name, Balance::Serve);
-            }
-            changed |= self.write_all_slices();
-            for replica in 0..2 {
-                changed |= self.catch_up(replica, 0)?;
-                while self.write(replica, 0, Fate::Answered)? {
-                    changed = true;
-                }
-                changed |= self.replicas[usize::from(replica)].take_answers(self.server.clock);
-                self.look(replica.into())?;
-            }
-            if !changed && self.replicas.iter().all(|r| r.requests.is_empty()) {
-                return Ok(());
-            }
-        }
-        let last: Vec<_> = self.server.log.iter().rev().take(6).map(|e| &e.after).collect();
-        Err(format!("never settles; last changes: {last:?}"))
-    }
-
-    fn write_all_slices(&mut self) -> bool {
-        self.endpoints.see_all(&self.server);
-        let services = services(&self.server);
-        let written = services.iter().filter(|name| self.endpoints.write(&mut self.server, name));
-        written.count() > 0
-    }
-
-    /// Time passes; leaders look when they want to, connections without anything late are heard of.
-    fn pass(&mut self, time: Duration) -> Verdict {
-        let end = self.server.clock + time;
-        for _ in 0..2000 {
-            let now = self.server.clock;
-            self.replicas.iter_mut().for_each(|r| r.hear(&self.server));
-            let wake = self.replicas.iter().filter_map(|r| r.next_wake(now)).min().filter(|at| *at <= end);
-            self.server.clock = wake.unwrap_or(end).max(now);
-            for replica in 0..2 {
-                self.replicas[replica].hear(&self.server);
-                self.look(replica)?;
-            }
-            match wake {
-                None => return Ok(()),
-                Some(at)
-                    if self
-                        .replicas
-                        .iter()
-                        .any(|r| r.next_wake(self.server.clock).is_some_and(|w| w <= at)) =>
-                {
-                    return Err(format!("wakes at {at:?} again and again"));
-                }
-                Some(_) => {}
-            }
-        }
-        Err("wakes too often".to_owned())
-    }
-
-    /// Nothing is disturbed any more and one replica leads: in the end all is as it shall be.
-    pub(crate) fn quiet(&mut self) -> Verdict {
-        self.replicas.iter().try_for_each(Replica::nothing_is_forgotten)?;
-        let leader = usize::from(self.replicas[0].planner.is_none() && self.replicas[1].planner.is_some());
-        self.replicas[1 - leader].lead(false);
-        self.replicas[leader].lead(true);
-        self.enable(true);
-        let end = self.server.clock + Duration::from_secs(1500); // everything has rested, backed off and been retained
-        while self.server.clock < end {
-            edits::tidy(&mut self.server, self.pool > 0);
-            self.pods.finish_what_has_begun(&mut self.server);
-            self.balancer.repair(&mut self.server);
-            self.settle()?;
-            self.balancer.repair(&mut self.server);
-            self.settle()?;
-            let wake = self.replicas[leader].next_wake(self.server.clock);
-            let next = wake.unwrap_or(end).max(self.server.clock + Duration::from_secs(1)).min(end);
-            self.pass(next.saturating_sub(self.server.clock))?;
-        }
-        self.settle()?;
-        self.all_is_well()
-    }
-
-    fn all_is_well(&self) -> Verdict {
-        let truth = Truth::new(&self.server.history, &Seen::all(self.server.version()));
-        let (cluster, namespace, all) = self.limits;
-        let pool = self.pool.into();
-        let limits = [("cluster", cluster), ("namespace", namespace), ("installation", all), ("pool", pool)];
-        let limits = limits.into_iter().map(|(name, limit)| (name, limit as usize)).collect();
-        truth.nobody_asks_for_anothers()?;
-        for replica in &self.replicas {
-            replica.nothing_is_forgotten()?;
-            replica.plans_nothing(self.server.clock)?;
-            truth.nobody_is_left_out(&replica.documents(), &limits)?;
-        }
-        if self.replicas[0].documents() == self.replicas[1].documents() {
-            return Ok(());
-        }
-        Err(format!(
-            "the replicas differ: {:?}",
-            [&self.replicas[0], &self.replicas[1]].map(Replica::documents)
-        ))
-    }
 }
 
 /// Services there are, and those whose slices are left.
 fn services(server: &Server) -> Vec<String> {
     let mut services = server.names(Kind::Service);
-    services.extend(server.names(Kind::Slice).iter().filter_map(|s| Some(s.rsplit_once('-')?.0.to_owned())));
+    services.extend(server.all(Kind::Slice).filter_map(|s| Some(endpoints::owner(s)?.to_owned())));
     services
 }
 

@@ -11,6 +11,7 @@ pub(crate) enum Kind {
     Service,
     Slice,
     Namespace,
+    Node,
 }
 
 /// An object's value from a version on; `None` = it is gone.

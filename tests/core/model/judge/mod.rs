@@ -1,13 +1,17 @@
 //! The judge of what is true. It knows the API server's history and what each replica has seen of it, as plain data,
 //! and shares nothing with the product: no type, no constant, no function. A test holds it to that.
 
+mod addresses;
 mod entries;
 mod history;
-mod others;
+mod quiet;
+mod shown;
+mod stamp;
 mod truth;
 
 pub(crate) use history::{History, Kind};
-pub(crate) use others::Shown;
+pub(crate) use quiet::Promise;
+pub(crate) use shown::{Shown, ports_stay};
 pub(crate) use truth::{Seen, Truth};
 
 /// What is wrong, in a sentence.
@@ -19,7 +23,10 @@ fn the_judge_shares_nothing_with_the_product() {
         include_str!("mod.rs"),
         include_str!("entries.rs"),
         include_str!("history.rs"),
-        include_str!("others.rs"),
+        include_str!("addresses.rs"),
+        include_str!("quiet.rs"),
+        include_str!("shown.rs"),
+        include_str!("stamp.rs"),
         include_str!("truth.rs"),
     ];
     let crate_name = ["external", "ip", "core"].join("_");

@@ -13,6 +13,7 @@ pub(crate) struct Seen {
     pub(crate) services: u64,
     pub(crate) slices: u64,
     pub(crate) namespaces: u64,
+    pub(crate) nodes: u64,
 }
 
 impl Seen {
@@ -25,6 +26,7 @@ impl Seen {
             services: version,
             slices: version,
             namespaces: version,
+            nodes: version,
         }
     }
 }
@@ -34,6 +36,7 @@ pub(crate) struct Truth<'h> {
     pub(super) pods: Vec<&'h Value>,
     pub(super) services: Vec<&'h Value>,
     pub(super) slices: Vec<&'h Value>,
+    pub(super) nodes: Vec<&'h Value>,
     pub(super) enabled: bool,
 }
 
@@ -45,6 +48,7 @@ impl<'h> Truth<'h> {
             pods: pods(history, seen),
             services: of(Kind::Service, seen.services).filter(ours).collect(),
             slices: of(Kind::Slice, seen.slices).filter(ours).collect(),
+            nodes: of(Kind::Node, seen.nodes).collect(),
             enabled: of(Kind::Namespace, seen.namespaces)
                 .any(|n: &Value| label(n, "external-ip.dev/enabled") == Some("true")),
         }
@@ -55,10 +59,77 @@ impl<'h> Truth<'h> {
         self.pods.iter().copied().filter(|p| !has_ended(p))
     }
 
-    pub(super) fn service(&self, cluster: &str, slot: &Value) -> Option<&'h Value> {
-        let name = format!("{cluster}-ext-{slot}");
-        self.services.iter().copied().find(|s| s["metadata"]["name"] == *name)
+    /// The Service of a slot: its own, or the shared one with ports of this number. Where both are there: that which
+    /// answers at all of `points`.
+    pub(super) fn service(&self, cluster: &str, slot: &Value, points: &[Point]) -> Option<&'h Value> {
+        let own = format!("{cluster}-ext-{slot}");
+        let prefix = format!("{cluster}-ext-shared-");
+        let shares = |s: &Value| {
+            let named = s["metadata"]["name"].as_str().is_some_and(|name| name.starts_with(&prefix));
+            named && items(&s["spec"]["ports"]).any(|p| slot_of(p).as_ref() == Some(slot))
+        };
+        let mut found: Vec<&Value> =
+            self.services.iter().copied().filter(|s| s["metadata"]["name"] == *own || shares(s)).collect();
+        found.sort_by_key(|s| {
+            let answers = self.points(s);
+            !points.iter().all(|point| answers.contains(point))
+        });
+        found.first().copied()
     }
+
+    /// Every address or host name and port a Service answers at: at its load balancer, and on every node.
+    pub(super) fn points(&self, service: &Value) -> Vec<Point> {
+        let ingress = &service["status"]["loadBalancer"]["ingress"];
+        let hosts: Vec<&str> = outside(service).into_iter().chain(texts(ingress, "hostname")).collect();
+        let nodes: Vec<&str> = self
+            .nodes
+            .iter()
+            .flat_map(|n| items(&n["status"]["addresses"]))
+            .filter(|a| a["type"] != "Hostname")
+            .filter_map(|a| a["address"].as_str())
+            .collect();
+        let ports = || items(&service["spec"]["ports"]);
+        let at = |hosts: &[&str], port: &Value, protocol: &Value| -> Vec<Point> {
+            hosts.iter().map(|host| ((*host).to_owned(), format!("{port}/{protocol}"))).collect()
+        };
+        let balanced = ports().flat_map(|p| at(&hosts, &p["port"], &p["protocol"]));
+        let by_node = ports().filter(|p| p["nodePort"].is_u64());
+        balanced.chain(by_node.flat_map(|p| at(&nodes, &p["nodePort"], &p["protocol"]))).collect()
+    }
+}
+
+/// An address or host name, and a port with its protocol.
+pub(super) type Point = (String, String);
+
+/// What an entry shows outside.
+pub(super) fn shown_points(entry: &Value) -> Vec<Point> {
+    let external = &entry["external"];
+    let hosts = || items(&external["ips"]).chain([&external["host"]]).filter_map(Value::as_str);
+    let ports = items(&entry["ports"]);
+    ports
+        .flat_map(|p| hosts().map(|h| (h.to_owned(), format!("{}/{}", p["external"], p["protocol"]))))
+        .collect()
+}
+
+/// The number of the slot that a port of a shared Service is of, by its name: `s3-tcp-53`.
+pub(super) fn slot_of(port: &Value) -> Option<Value> {
+    let name = port["name"].as_str()?.split('-').next()?;
+    let number: u32 = name.strip_prefix(['s', 'a'])?.parse().ok()?;
+    Some(number.into())
+}
+
+/// Whether a Service is one that slots share.
+pub(super) fn is_shared(service: &Value) -> bool {
+    service["metadata"]["name"].as_str().is_some_and(|name| name.contains("-ext-shared-"))
+}
+
+/// The number that a port of a Service has at a pod: a named one where a container declares the name for the protocol.
+pub(super) fn number_at(pod: &Value, port: &Value) -> Option<u64> {
+    let Some(name) = port["targetPort"].as_str() else { return port["targetPort"].as_u64() };
+    let protocol = |p: &Value| p["protocol"].as_str().unwrap_or("TCP").to_owned();
+    let declared = items(&pod["spec"]["containers"]).flat_map(|c| items(&c["ports"]));
+    let mut same = declared.filter(|d| d["name"] == name && protocol(d) == protocol(port));
+    same.next()?["containerPort"].as_u64()
 }
 
 /// A pod is seen by the watch whose selection it is in; while one watch is late it is in two, and the newer counts.
@@ -132,12 +203,4 @@ pub(super) fn outside(service: &Value) -> Vec<&str> {
     let of = |host: &str| records.split(' ').find_map(|record| record.strip_prefix(host)?.strip_prefix('='));
     let found = named.filter_map(of).flat_map(|ips| ips.split(',')).filter(|ip| !ip.is_empty());
     texts(ingress, "ip").chain(found).collect()
-}
-
-/// Every address or host name and port a Service answers at outside.
-pub(super) fn points(service: &Value) -> Vec<(&str, String)> {
-    let ingress = &service["status"]["loadBalancer"]["ingress"];
-    let hosts: Vec<&str> = outside(service).into_iter().chain(texts(ingress, "hostname")).collect();
-    let ports = items(&service["spec"]["ports"]).map(|p| format!("{}/{}", p["port"], p["protocol"]));
-    ports.flat_map(|port| hosts.iter().map(move |host| (*host, port.clone()))).collect()
 }
