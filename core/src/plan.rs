@@ -8,14 +8,18 @@
 mod addresses;
 mod alarms;
 mod assign;
+mod creating;
 mod gates;
 mod line;
 mod memory;
 mod naming;
 mod notices;
+mod pod_write;
 mod reached;
 mod readiness;
+mod sent;
 mod sharing;
+mod taken;
 mod under_way;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -370,7 +374,7 @@ impl<'a> ClusterPlan<'a> {
         let Some((demand, _)) = claim.granted() else { return };
         let name = names::slot_service(&self.cluster.name, new.number);
         let key = Key::new(self.cluster.namespace.clone(), name);
-        let asked = self.memory.keeps(self.state, &key, demand.class, asked);
+        let asked = self.memory.taken.keeps(self.state, &key, demand.class, asked);
         if let Some(desired) = self.desired(claim, (new.number, new.exposure), &asked) {
             self.make(desired);
         }
@@ -381,7 +385,7 @@ impl<'a> ClusterPlan<'a> {
             return; // nothing can be made in a namespace that is being deleted
         }
         let key = desired.key.clone();
-        if let Some((uid, version, drop_selector)) = self.memory.handed_over(&key) {
+        if let Some((uid, version, drop_selector)) = self.memory.taken.handed_over(&key) {
             self.act(&key, Action::UpdateService { uid, version, desired, drop_selector });
         } else {
             self.act(&memory::creation_key(&key, desired.exposure), Action::CreateService(desired));

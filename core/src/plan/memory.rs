@@ -3,20 +3,22 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::Ledger;
+use super::creating::Creating;
+use super::pod_write::{PodChange, PodWrite};
+use super::sent::Sent;
+use super::taken::TakenNames;
 use super::under_way::UnderWay;
-use crate::action::{Action, Event, Outcome};
+use crate::action::{Action, Outcome};
 use crate::names::{self, Key};
-use crate::objects::{Pod, Readiness};
 use crate::reach::Target;
 use crate::reason::{Code, Reason};
 use crate::resolve::{self, Question, Records};
 use crate::service::SlotService;
-use crate::settings::{Class, Exposure};
-use crate::state::{State, count};
+use crate::settings::Exposure;
+use crate::state::State;
 
 /// A reported write that the watch has not shown after this long is planned anew: longer than any watch that is not
 /// stale (30 s), so that a slow watch does not cause a second write.
@@ -27,15 +29,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_UNREACHABLE: Duration = Duration::from_secs(5);
 /// Longest pause after a refusal (quota, policy): somebody has to act first.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(60);
-/// A name found taken is tried again after this long.
-const TAKEN_RETRY: Duration = Duration::from_secs(60);
-/// Events sent at once; then one more per [`EVENT_REFILL`]. Protects etcd from a thousand labelled pods in a namespace
-/// that is not enabled.
-const EVENT_BURST: u32 = 50;
-/// Time in which one more Event may be sent.
-pub(super) const EVENT_REFILL: Duration = Duration::from_millis(200);
-/// Events remembered as sent; beyond it memory starts over and the API server's `AlreadyExists` takes its place.
-const EVENTS_KNOWN: usize = 20_000;
 
 /// A planned write to a Service that the watch has not shown yet.
 #[derive(Debug, Clone)]
@@ -50,75 +43,6 @@ impl Pending {
     /// The Service it creates.
     fn creates(&self) -> Option<&SlotService> {
         self.desired.as_ref().filter(|_| self.from == 0)
-    }
-}
-
-/// How many Services are being created, as the state counts those that are there.
-#[derive(Debug, Default)]
-pub(super) struct Creating {
-    slots: HashMap<(Arc<str>, Exposure), usize>,
-    balancers: HashMap<String, usize>,
-    /// Load balancers of all classes.
-    pub(super) load_balancers: usize,
-}
-
-impl Creating {
-    fn take(&mut self, service: &SlotService, begins: bool) {
-        let place = (Arc::clone(&service.key.namespace), service.exposure);
-        count(&mut self.slots, &place, service.slots(), begins);
-        if service.exposure != Exposure::NodePort {
-            count(&mut self.balancers, &service.class, 1, begins);
-            self.load_balancers = self.balancers.values().sum();
-        }
-    }
-
-    /// Slots of a namespace with an exposure.
-    pub(super) fn slots(&self, namespace: &Arc<str>, exposure: Exposure) -> usize {
-        self.slots.get(&(Arc::clone(namespace), exposure)).copied().unwrap_or(0)
-    }
-
-    /// Load balancers of a class.
-    pub(super) fn balancers(&self, class: &str) -> usize {
-        self.balancers.get(class).copied().unwrap_or(0)
-    }
-}
-
-/// A name that somebody else has.
-#[derive(Debug, Clone)]
-struct Taken {
-    uid: String,
-    version: u64,
-    adoptable: bool,
-    selector: Vec<String>,
-    addresses: Vec<IpAddr>,
-    until: Duration,
-}
-
-/// A write to a pod under way.
-#[derive(Debug, Clone)]
-enum PodChange {
-    /// It will carry this identity.
-    Identity(String),
-    /// Our scheduling gate goes.
-    Gate,
-    /// Our condition will be True.
-    Condition,
-}
-
-#[derive(Debug, Clone)]
-struct PodWrite {
-    pod: Key,
-    what: PodChange,
-}
-
-impl PodWrite {
-    fn is_seen(&self, uid: &str, state: &State) -> bool {
-        let done = |pod: &Pod| match &self.what {
-            PodChange::Identity(pod_id) => pod.pod_id.as_ref() == Some(pod_id),
-            PodChange::Gate => pod.gate.is_none(),
-            PodChange::Condition => pod.readiness.is_none_or(|r| r == Readiness::Met),
-        };
-        state.pod(&self.pod).is_none_or(|pod| pod.uid != uid || done(pod))
     }
 }
 
@@ -163,14 +87,13 @@ pub(super) struct Memory {
     resting: HashMap<Key, Rest>,
     /// By cluster.
     slots: HashMap<Key, SlotsMemory>,
-    taken: HashMap<Key, Taken>,
+    pub(super) taken: TakenNames,
     refused: HashMap<Key, Reason>,
     /// Who has had which address.
     pub(super) ledger: Ledger,
     /// By Service: answers about its load balancer's names that it does not show yet.
     resolved: HashMap<Key, Records>,
-    events: HashSet<String>,
-    events_left: Option<(u32, Duration)>,
+    pub(super) sent: Sent,
 }
 
 /// Pods rest under their UID: a successor of the same name starts afresh.
@@ -229,7 +152,7 @@ impl Memory {
         self.resolved.retain(|key, answers| {
             state.service(key).is_some_and(|service| resolve::are_news(answers, resolve::annotation(service)))
         });
-        self.taken.retain(|_, t| t.until > now);
+        self.taken.forget_old(now);
         self.resting.retain(|_, r| r.until + BACKOFF_REFUSED > now);
         given_up
     }
@@ -297,7 +220,7 @@ impl Memory {
             Action::CreateService(desired) => (0, Some(desired.clone())),
             // a foreign Service handed over is not in the state yet: until it is, it counts as being created
             Action::UpdateService { desired, version, .. } => {
-                (if self.taken.contains_key(key) { 0 } else { *version }, Some(desired.clone()))
+                (if self.taken.contains(key) { 0 } else { *version }, Some(desired.clone()))
             }
             Action::AnnotateService { version, .. } | Action::DeleteService { version, .. } => {
                 (*version, None)
@@ -326,7 +249,7 @@ impl Memory {
         if let Action::RecordEvent(event) = action {
             // an Event that was not sent is sent when its cause is looked at again
             if matches!(outcome, Outcome::Unreachable(_)) {
-                self.events.remove(&event.object_name());
+                self.sent.forget(event);
             }
             return None;
         }
@@ -335,20 +258,14 @@ impl Memory {
             Outcome::Done => {
                 self.resting.remove(&object);
                 self.refused.remove(&object);
-                action.service().map(|key| self.taken.remove(key));
+                self.taken.forget(action.service());
                 self.forget_written(action);
                 return None;
             }
             Outcome::NameTaken { ours: true, .. } | Outcome::NotLeading => return None,
-            Outcome::NameTaken { uid, version, adoptable, selector, addresses, .. } => {
-                let (uid, selector, addresses) = (uid.clone(), selector.clone(), addresses.clone());
-                let until = now + TAKEN_RETRY;
-                let taken =
-                    Taken { uid, version: *version, adoptable: *adoptable, selector, addresses, until };
-                self.taken.extend(action.service().map(|key| (key.clone(), taken)));
-            }
+            Outcome::NameTaken { .. } => self.taken.note(action.service(), outcome, now),
             Outcome::Conflict => {
-                action.service().map(|key| self.taken.remove(key));
+                self.taken.forget(action.service());
                 self.rest(&object, BACKOFF_MIN, now);
             }
             Outcome::Unreachable(_) => self.rest(&object, BACKOFF_UNREACHABLE, now),
@@ -437,52 +354,5 @@ impl Memory {
 
     pub(super) fn forget_free(&mut self) {
         self.slots.values_mut().for_each(|slots| slots.free.clear());
-    }
-
-    /// Whether a name belongs to somebody who does not hand it over.
-    pub(super) fn is_taken(&self, service: &Key) -> bool {
-        self.taken.get(service).is_some_and(|t| !t.adoptable)
-    }
-
-    /// UID, resource version and selector keys of a foreign Service that is handed over.
-    pub(super) fn handed_over(&self, service: &Key) -> Option<(String, u64, Vec<String>)> {
-        let taken = self.taken.get(service).filter(|t| t.adoptable)?;
-        Some((taken.uid.clone(), taken.version, taken.selector.clone()))
-    }
-
-    /// What a slot asks for that is about to be made: a Service that is handed over keeps the address it has, and asks for
-    /// it where it is nobody else's.
-    pub(super) fn keeps(&self, state: &State, service: &Key, class: &Class, asked: &[IpAddr]) -> Vec<IpAddr> {
-        let taken = self.taken.get(service).filter(|t| t.adoptable && !t.addresses.is_empty());
-        let Some(taken) = taken.filter(|_| class.service.asks_for_address()) else { return asked.to_vec() };
-        let may_ask = |ip: &&IpAddr| class.addresses.is_empty() || class.addresses.contains(ip);
-        let is_anothers = |ip: &IpAddr| state.holders(ip).any(|other| other.key != *service);
-        taken.addresses.iter().filter(may_ask).filter(|ip| !is_anothers(ip)).copied().collect()
-    }
-
-    /// Names of a cluster's slots that somebody else has.
-    pub(super) fn taken<'m>(&'m self, namespace: &'m str) -> impl Iterator<Item = &'m Key> {
-        self.taken.iter().filter(move |(k, t)| &*k.namespace == namespace && !t.adoptable).map(|(k, _)| k)
-    }
-
-    /// Whether an Event is new and may be sent now; `Err` = at this time.
-    pub(super) fn may_send(&mut self, event: &Event, now: Duration) -> Result<bool, Duration> {
-        let name = event.object_name();
-        if self.events.contains(&name) {
-            return Ok(false);
-        }
-        let (left, since) = self.events_left.unwrap_or((EVENT_BURST, now));
-        let refilled = u32::try_from(now.saturating_sub(since).as_millis() / EVENT_REFILL.as_millis())
-            .unwrap_or(EVENT_BURST);
-        let left = left.saturating_add(refilled).min(EVENT_BURST);
-        if left == 0 {
-            return Err(now + EVENT_REFILL);
-        }
-        self.events_left = Some((left - 1, if refilled == 0 { since } else { now }));
-        if self.events.len() >= EVENTS_KNOWN {
-            self.events.clear();
-        }
-        self.events.insert(name);
-        Ok(true)
     }
 }

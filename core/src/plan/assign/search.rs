@@ -220,7 +220,7 @@ impl Desk<'_, '_> {
 
     /// Whether no Service has a name, as far as is known.
     fn is_nobodys(&self, service: &Key) -> bool {
-        self.state.service(service).is_none() && !self.memory.is_taken(service)
+        self.state.service(service).is_none() && !self.memory.taken.is_taken(service)
     }
 }
 
