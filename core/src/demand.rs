@@ -237,23 +237,27 @@ fn service_ports(wanted: &Wanted, declared: &[ContainerPort]) -> Result<Vec<Serv
     }
     let named: Vec<_> = wanted
         .iter()
-        .map(|&(port, protocol)| {
-            let numbered = format!("{}-{port}", protocol.as_str().to_ascii_lowercase());
-            (port, protocol, numbered, declared_name((port, protocol), declared))
-        })
+        .map(|&(port, protocol)| (port, protocol, declared_name((port, protocol), declared)))
         .collect();
+    let numbered =
+        |port: u16, protocol: Protocol| format!("{}-{port}", protocol.as_str().to_ascii_lowercase());
+    // hardly any declared name looks like a numbered one: those of all pods of a cluster are read at each look at it
+    let is_numbered = |name: &str, port, protocol: Protocol| {
+        let like = name.split_once('-').is_some_and(|(p, _)| p.eq_ignore_ascii_case(protocol.as_str()));
+        like && numbered(port, protocol) == name
+    };
     let clashes = |own: usize, name: &str| {
-        named.iter().enumerate().any(|(i, (.., numbered, declared))| {
-            i != own && (*declared == Some(name) || numbered.as_str() == name)
+        named.iter().enumerate().any(|(i, (port, protocol, declared))| {
+            i != own && (*declared == Some(name) || is_numbered(name, *port, *protocol))
         })
     };
     let mut ports: Vec<ServicePort> = named
         .iter()
         .enumerate()
-        .map(|(i, (port, protocol, numbered, declared))| {
-            let name = declared.filter(|name| !clashes(i, name)).unwrap_or(numbered);
+        .map(|(i, (port, protocol, declared))| {
+            let declared = declared.filter(|name| !clashes(i, name)).map(str::to_owned);
             ServicePort {
-                name: name.to_owned(),
+                name: declared.unwrap_or_else(|| numbered(*port, *protocol)),
                 protocol: *protocol,
                 port: *port,
                 target: *port,

@@ -1,6 +1,7 @@
 //! What has been seen of the API server: one plain struct, changed by watch updates only.
 
 mod index;
+mod listing;
 mod versions;
 
 use std::collections::{BTreeSet, HashMap};
@@ -11,8 +12,9 @@ use crate::demand::{self, Membership};
 use crate::names::Key;
 use crate::objects::{Namespace, Node, Pod, Protocol, Service, Slice};
 use crate::settings::{Exposure, Settings};
-use index::Index;
 pub(crate) use index::count;
+use index::{Host, Index};
+use listing::{Listings, Replaced, apply};
 pub use versions::{Feed, Seen, Versions};
 
 /// Where pods come from. The selections are disjoint, so a pod that changes its labels leaves one and enters another.
@@ -29,9 +31,13 @@ pub enum PodFeed {
 /// One message of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<T> {
-    /// A complete list: replaces everything of its feed.
+    /// A part of a list that goes on: nothing changes before it is complete.
+    Part(Vec<T>),
+    /// The list could not be completed: its parts are void.
+    Unlisted,
+    /// The last part of a list, or all of it: replaces everything of its feed.
     Listed {
-        /// All objects.
+        /// The objects no other part has shown.
         items: Vec<T>,
         /// Resource version of the list.
         version: u64,
@@ -67,8 +73,9 @@ pub struct State {
     pods: HashMap<Key, Vec<(PodFeed, Arc<Pod>)>>,
     services: HashMap<Key, Arc<Service>>,
     slices: HashMap<Key, Arc<Slice>>,
-    namespaces: HashMap<Key, Arc<Namespace>>,
-    nodes: HashMap<Key, Arc<Node>>,
+    namespaces: HashMap<Arc<str>, Arc<Namespace>>,
+    nodes: HashMap<Arc<str>, Arc<Node>>,
+    listings: Listings,
     versions: Versions,
     index: Index,
     dirty: BTreeSet<Key>,
@@ -84,6 +91,7 @@ impl State {
             slices: HashMap::new(),
             namespaces: HashMap::new(),
             nodes: HashMap::new(),
+            listings: Listings::default(),
             versions: Versions::default(),
             index: Index::default(),
             dirty: BTreeSet::new(),
@@ -124,12 +132,12 @@ impl State {
 
     /// An enabled namespace.
     pub fn namespace(&self, name: &str) -> Option<&Namespace> {
-        self.namespaces.get(&bare_key(name)).map(AsRef::as_ref).filter(|n| n.enabled)
+        self.namespaces.get(name).map(AsRef::as_ref).filter(|n| n.enabled)
     }
 
     /// A node.
     pub fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.get(&bare_key(name)).map(AsRef::as_ref)
+        self.nodes.get(name).map(AsRef::as_ref)
     }
 
     /// A pod, as last seen.
@@ -175,8 +183,8 @@ impl State {
     }
 
     /// Pods of a namespace that carry an identity and have not ended, whether they belong to its cluster or not.
-    pub fn claimants(&self, namespace: &str, pod_id: &str) -> impl Iterator<Item = &Pod> {
-        let members = self.index.identities.get(&Key::new(namespace, pod_id));
+    pub fn claimants(&self, namespace: &Arc<str>, pod_id: &str) -> impl Iterator<Item = &Pod> {
+        let members = self.index.identities.get(&Key::new(Arc::clone(namespace), pod_id));
         members.into_iter().flatten().filter_map(|k| self.pod(k)).map(AsRef::as_ref)
     }
 
@@ -199,13 +207,12 @@ impl State {
     /// Whether another of our Services has one of the Service's external addresses and ports.
     pub fn shares_external_address(&self, service: &Service) -> bool {
         index::external_points(service)
-            .iter()
-            .any(|point| self.index.external.get(point).is_some_and(|users| users.len() > 1))
+            .any(|point| self.index.external.get(&point).is_some_and(|users| users.len() > 1))
     }
 
     /// Whether one of our load balancers answers at an address and port.
     pub fn is_external_point(&self, ip: &IpAddr, port: u16, protocol: Protocol) -> bool {
-        self.index.external.contains_key(&(ip.to_string(), port, protocol))
+        self.index.external.contains_key(&(Host::Ip(*ip), port, protocol))
     }
 
     /// Our Services that ask for an external address or have it.
@@ -241,18 +248,21 @@ impl State {
 
     fn apply_pods(&mut self, feed: PodFeed, change: Change<Pod>) {
         match change {
+            Change::Part(items) => self.list_pods(feed, items),
+            Change::Unlisted => drop(self.listings.pods.remove(&feed)),
             Change::Listed { items, .. } => {
-                let listed: BTreeSet<Key> = items.iter().map(|p| p.key.clone()).collect();
+                self.list_pods(feed, items);
+                let list = self.listings.pods.remove(&feed).unwrap_or_default();
                 let gone: Vec<Key> = self
                     .pods
                     .iter()
-                    .filter(|(k, held)| !listed.contains(*k) && held.iter().any(|(f, _)| *f == feed))
+                    .filter(|(k, held)| !list.shows(k) && held.iter().any(|(f, _)| *f == feed))
                     .map(|(k, _)| k.clone())
                     .collect();
                 for key in gone {
                     self.hold_pod(feed, &key, None);
                 }
-                for pod in items {
+                for pod in list.news {
                     self.hold_pod(feed, &pod.key.clone(), Some(pod));
                 }
             }
@@ -260,6 +270,15 @@ impl State {
             Change::Deleted(pod) => self.hold_pod(feed, &pod.key, None),
             Change::Progress(_) => {}
         }
+    }
+
+    fn list_pods(&mut self, feed: PodFeed, items: Vec<Pod>) {
+        let pods = &self.pods;
+        let held = |key: &Key| {
+            let (key, held) = pods.get_key_value(key)?;
+            held.iter().find(|(f, _)| *f == feed).map(|(_, pod)| (key, &**pod))
+        };
+        self.listings.pods.entry(feed).or_default().take(items, |p| p.key.clone(), held);
     }
 
     fn hold_pod(&mut self, feed: PodFeed, key: &Key, pod: Option<Pod>) {
@@ -318,7 +337,7 @@ impl State {
     }
 
     fn apply_services(&mut self, change: Change<Service>) {
-        let replaced = apply(&mut self.services, change, |s| s.key.clone());
+        let replaced = apply(&mut self.services, &mut self.listings.services, change, |s| s.key.clone());
         for (before, after) in replaced {
             for (service, present) in [(before, false), (after, true)] {
                 let Some(service) = service else { continue };
@@ -372,7 +391,7 @@ impl State {
     }
 
     fn apply_slices(&mut self, change: Change<Slice>) {
-        let replaced = apply(&mut self.slices, change, |s| s.key.clone());
+        let replaced = apply(&mut self.slices, &mut self.listings.slices, change, |s| s.key.clone());
         for (before, after) in replaced {
             for (slice, present) in [(before, false), (after, true)] {
                 if let Some(slice) = slice {
@@ -384,7 +403,7 @@ impl State {
     }
 
     fn apply_namespaces(&mut self, change: Change<Namespace>) {
-        let replaced = apply(&mut self.namespaces, change, |n| bare_key(&n.name));
+        let replaced = apply(&mut self.namespaces, &mut self.listings.namespaces, change, |n| n.name.clone());
         for (before, after) in replaced {
             for namespace in [before, after].into_iter().flatten() {
                 self.dirty_namespace(&namespace.name);
@@ -393,7 +412,7 @@ impl State {
     }
 
     fn apply_nodes(&mut self, change: Change<Node>) {
-        let replaced = apply(&mut self.nodes, change, |n| bare_key(&n.name));
+        let replaced = apply(&mut self.nodes, &mut self.listings.nodes, change, |n| n.name.clone());
         // a heartbeat changes the version and nothing that matters
         let moved = |(before, after): &Replaced<Node>| {
             before.as_ref().map(|n| &n.ips) != after.as_ref().map(|n| &n.ips)
@@ -419,48 +438,6 @@ impl State {
     }
 }
 
-/// The place of an object that is in no namespace.
-fn bare_key(name: &str) -> Key {
-    Key::new("", name)
-}
-
 fn newest(held: &[(PodFeed, Arc<Pod>)]) -> Option<&Arc<Pod>> {
     held.iter().map(|(_, pod)| pod).max_by_key(|pod| pod.version)
-}
-
-/// An object before and after a change.
-type Replaced<T> = (Option<Arc<T>>, Option<Arc<T>>);
-
-/// Takes a message into a store; answers what was replaced by what, unequal pairs only.
-fn apply<T: PartialEq>(
-    store: &mut HashMap<Key, Arc<T>>,
-    change: Change<T>,
-    place: impl Fn(&T) -> Key,
-) -> Vec<Replaced<T>> {
-    let mut replaced = Vec::new();
-    let mut put = |store: &mut HashMap<Key, Arc<T>>, item: T| {
-        let key = place(&item);
-        // what a new list shows again stays where it is
-        if store.get(&key).is_some_and(|before| **before == item) {
-            return;
-        }
-        let after = Arc::new(item);
-        replaced.push((store.insert(key, after.clone()), Some(after)));
-    };
-    match change {
-        Change::Listed { items, .. } => {
-            let listed: BTreeSet<Key> = items.iter().map(&place).collect();
-            let gone: Vec<Key> = store.keys().filter(|k| !listed.contains(*k)).cloned().collect();
-            for item in items {
-                put(store, item);
-            }
-            replaced.extend(gone.into_iter().map(|key| (store.remove(&key), None)));
-        }
-        Change::Applied(item) => put(store, item),
-        Change::Deleted(item) => {
-            replaced.extend(store.remove(&place(&item)).map(|before| (Some(before), None)));
-        }
-        Change::Progress(_) => {}
-    }
-    replaced
 }

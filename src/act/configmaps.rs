@@ -126,6 +126,8 @@ struct Lead<'a> {
     builder: Builder,
     /// Our ConfigMaps at the API server, as last seen; `None` before the first list.
     held: Option<BTreeMap<Key, Held>>,
+    /// Of a list that is not complete.
+    listing: Vec<Held>,
     /// Not to be tried again before.
     not_before: BTreeMap<Key, Instant>,
     told: BTreeMap<Key, Report>,
@@ -140,6 +142,7 @@ impl<'a> Lead<'a> {
             task,
             builder: Builder::new(&task.source.namespace),
             held: None,
+            listing: Vec::new(),
             not_before: BTreeMap::new(),
             told: BTreeMap::new(),
             due: None,
@@ -182,8 +185,11 @@ impl<'a> Lead<'a> {
 
     fn take(&mut self, change: Change<Held>) {
         match change {
+            Change::Part(items) => return self.listing.extend(items),
+            Change::Unlisted => return self.listing.clear(),
             Change::Listed { items, .. } => {
-                self.held = Some(items.into_iter().map(|held| (held.key.clone(), held)).collect());
+                let items = std::mem::take(&mut self.listing).into_iter().chain(items);
+                self.held = Some(items.map(|held| (held.key.clone(), held)).collect());
             }
             Change::Applied(held) => self.note(held),
             Change::Deleted(gone) => {

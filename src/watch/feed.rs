@@ -192,7 +192,8 @@ pub fn mapping_service(
                     Change::Listed { items, .. } => items.into_iter().next().map(Arc::new),
                     Change::Applied(service) => Some(Arc::new(service)),
                     Change::Deleted(_) => None,
-                    Change::Progress(_) => continue,
+                    // of one object there are no parts
+                    Change::Part(_) | Change::Unlisted | Change::Progress(_) => continue,
                 };
                 shown.send_if_modified(|now| std::mem::replace(now, service.clone()) != service);
             }

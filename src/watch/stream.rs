@@ -1,9 +1,9 @@
 //! List and watch of one selection.
 //!
 //! ```text
-//!           +-- any error: buffer dropped, wait --+
+//!           +--- any error: Unlisted, wait -------+
 //!           v                                     |
-//!  start -> list (pages, buffered) -> Listed -> watch -- ended by the server, silent --> watch from the last version
+//!  start -> list (Part, Part...) -> Listed -> watch -- ended by the server, silent --> watch from the last version
 //!           ^                                     |
 //!           +------ 410, unreadable event --------+
 //!                             (a reader waits: look where the server is, and a short watch for its bookmark)
@@ -251,13 +251,27 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
         self.sink.tx.send((self.sink.wrap)(change)).await.map_err(|_| End::Closed)
     }
 
-    /// Reads all pages and sends them as one; gives the version to watch from.
+    /// Reads all pages and sends each; gives the version to watch from.
     async fn list(&self) -> Result<u64, End> {
         self.pulse.listing();
-        let (items, version) = pages(&self.client, self.name, self.selection, self.pulse).await?;
-        self.send(Change::Listed { items, version }).await?;
-        self.pulse.listed();
-        Ok(version)
+        let mut pages = Pages::new(&self.client, self.name, self.selection, self.pulse);
+        let mut parts = 0;
+        let end = loop {
+            match pages.next().await {
+                Ok((items, Some(version))) => {
+                    self.send(Change::Listed { items, version }).await?;
+                    self.pulse.listed();
+                    return Ok(version);
+                }
+                Ok((items, None)) => self.send(Change::Part(items)).await?,
+                Err(end) => break end,
+            }
+            parts += 1;
+        };
+        if parts > 0 {
+            self.send(Change::Unlisted).await?;
+        }
+        Err(end)
     }
 
     /// Watches from `position` and keeps it up to date.
@@ -307,7 +321,7 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
                     position.owed = 0;
                     *seen
                 }
-                Change::Listed { .. } => 0,
+                Change::Part(_) | Change::Unlisted | Change::Listed { .. } => 0,
             };
             self.send(change).await?;
             position.version = seen.max(position.version);
@@ -357,37 +371,52 @@ impl<T: Watched, U: Send> Stream<'_, T, U> {
 /// # Errors
 /// A page could not be had.
 pub async fn list<T: DeserializeOwned>(client: &Client, selection: &Selection) -> anyhow::Result<Vec<T>> {
-    match pages(client, "list", selection, &()).await {
-        Ok((items, _)) => Ok(items),
-        Err(End::Call(error)) => Err(error.into()),
-        Err(End::Stale(why)) => Err(anyhow::anyhow!(why)),
-        Err(End::Renew | End::Asked | End::Closed) => Ok(Vec::new()), // ends of watches only
+    let mut pages = Pages::new(client, "list", selection, &());
+    let mut items = Vec::new();
+    loop {
+        match pages.next().await {
+            Ok((more, version)) => {
+                items.extend(more);
+                if version.is_some() {
+                    return Ok(items);
+                }
+            }
+            Err(End::Call(error)) => return Err(error.into()),
+            Err(End::Stale(why)) => return Err(anyhow::anyhow!(why)),
+            Err(End::Renew | End::Asked | End::Closed) => return Ok(items), // ends of watches only
+        }
     }
 }
 
-/// Reads all pages of a consistent list, and its version.
-async fn pages<T: DeserializeOwned>(
-    client: &Client,
-    name: &str,
-    selection: &Selection,
-    pulse: &dyn Pulse,
-) -> Result<(Vec<T>, u64), End> {
-    let mut params = ListParams { limit: Some(PAGE_LIMIT), ..selection.list() };
-    let (mut items, mut version) = (Vec::new(), None);
-    loop {
-        let request = kube::core::Request::new(&selection.path).list(&params).map_err(invalid)?;
-        let bytes = call::whole(client, request.map(Body::from), PAGE_TIMEOUT).await?;
-        pulse.heard();
+/// The pages of a consistent list.
+struct Pages<'a> {
+    client: &'a Client,
+    name: &'a str,
+    selection: &'a Selection,
+    pulse: &'a dyn Pulse,
+    params: ListParams,
+    version: Option<u64>,
+}
+
+impl<'a> Pages<'a> {
+    fn new(client: &'a Client, name: &'a str, selection: &'a Selection, pulse: &'a dyn Pulse) -> Self {
+        let params = ListParams { limit: Some(PAGE_LIMIT), ..selection.list() };
+        Self { client, name, selection, pulse, params, version: None }
+    }
+
+    /// The objects of the next page; with the last one the version of the list.
+    async fn next<T: DeserializeOwned>(&mut self) -> Result<(Vec<T>, Option<u64>), End> {
+        let request = kube::core::Request::new(&self.selection.path).list(&self.params).map_err(invalid)?;
+        let bytes = call::whole(self.client, request.map(Body::from), PAGE_TIMEOUT).await?;
+        self.pulse.heard();
         let page: Page<'_> = serde_json::from_slice(&bytes).map_err(|e| End::Stale(e.to_string()))?;
         // all pages show the version of the first
-        version = version.or(page.metadata.version());
-        items.extend(page.items.iter().flatten().filter_map(|item| readable(name, item)));
-        params.continue_token = page.metadata.continue_token.filter(|token| !token.is_empty());
-        if params.continue_token.is_none() {
-            break;
-        }
+        let version = self.version.or(page.metadata.version()).ok_or_else(no_version)?;
+        self.version = Some(version);
+        let items = page.items.iter().flatten().filter_map(|item| readable(self.name, item)).collect();
+        self.params.continue_token = page.metadata.continue_token.filter(|token| !token.is_empty());
+        Ok((items, self.params.continue_token.is_none().then_some(version)))
     }
-    Ok((items, version.ok_or_else(no_version)?))
 }
 
 fn no_version() -> End {

@@ -104,6 +104,7 @@ impl Seen {
                 *names = items.iter().map(|s| s.key.name.to_string()).collect();
                 *version = listed;
             }
+            Change::Part(_) | Change::Unlisted => panic!("more than one page"),
             Change::Applied(service) => {
                 assert!(service.version > *version, "versions only grow");
                 *version = service.version;

@@ -75,8 +75,8 @@ impl Pod {
     /// DNS names other members know the pod by: within the cluster's domain, and with it, as `hostname -f` answers.
     pub fn dns_names(&self, cluster_domain: &str) -> Vec<String> {
         let Some((host, domain)) = &self.dns else { return Vec::new() };
-        let short = format!("{host}.{domain}.{}.svc", self.key.namespace);
-        let whole = format!("{short}.{cluster_domain}");
+        let short = [host, ".", domain, ".", &self.key.namespace, ".svc"].concat();
+        let whole = [&short, ".", cluster_domain].concat();
         vec![short, whole]
     }
 }

@@ -10,8 +10,15 @@ use crate::resolve;
 use crate::settings::Exposure;
 use crate::shared;
 
-/// One external address (or host name) and port.
-pub(super) type ExternalPoint = (String, u16, Protocol);
+/// Where a load balancer answers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Host {
+    Ip(IpAddr),
+    Name(String),
+}
+
+/// One external host and port.
+pub(super) type ExternalPoint = (Host, u16, Protocol);
 
 #[derive(Debug, Default)]
 pub(super) struct Members {
@@ -216,7 +223,7 @@ fn set<K: std::hash::Hash + Eq + Clone>(
 /// A pod's DNS name, where it has one.
 pub(super) fn dns_key(pod: &Pod) -> Option<Key> {
     let (host, domain) = pod.dns.as_ref()?;
-    Some(Key::new(pod.key.namespace.clone(), format!("{host}.{domain}")))
+    Some(Key::new(pod.key.namespace.clone(), [host, ".", domain].concat()))
 }
 
 pub(super) fn cluster_of_service(service: &Service) -> Option<Key> {
@@ -224,8 +231,8 @@ pub(super) fn cluster_of_service(service: &Service) -> Option<Key> {
 }
 
 /// Every external address and port the Service answers at.
-pub(super) fn external_points(service: &Service) -> Vec<ExternalPoint> {
-    let names = service.ingress.iter().filter_map(|i| i.hostname.clone());
-    let hosts = resolve::addresses(service).into_iter().map(|ip| ip.to_string()).chain(names);
-    hosts.flat_map(|host| service.ports.iter().map(move |p| (host.clone(), p.port, p.protocol))).collect()
+pub(super) fn external_points(service: &Service) -> impl Iterator<Item = ExternalPoint> {
+    let names = service.ingress.iter().filter_map(|i| i.hostname.clone()).map(Host::Name);
+    let hosts = resolve::addresses(service).into_iter().map(Host::Ip).chain(names);
+    hosts.flat_map(|host| service.ports.iter().map(move |p| (host.clone(), p.port, p.protocol)))
 }

@@ -58,12 +58,13 @@ enum Told {
     Progress(u64),
 }
 
-impl<T: Versioned> From<&Change<T>> for Told {
-    fn from(change: &Change<T>) -> Self {
+impl Told {
+    fn by<T: Versioned>(change: &Change<T>) -> Option<Self> {
         match change {
-            Change::Listed { version, .. } => Self::List(*version),
-            Change::Applied(object) | Change::Deleted(object) => Self::Event(object.version()),
-            Change::Progress(version) => Self::Progress(*version),
+            Change::Part(_) | Change::Unlisted => None,
+            Change::Listed { version, .. } => Some(Self::List(*version)),
+            Change::Applied(object) | Change::Deleted(object) => Some(Self::Event(object.version())),
+            Change::Progress(version) => Some(Self::Progress(*version)),
         }
     }
 }
@@ -82,23 +83,25 @@ impl Update {
 
     /// Whether it is a complete list.
     pub fn is_list(&self) -> bool {
-        matches!(self.told(), Told::List(_))
+        matches!(self.told(), Some(Told::List(_)))
     }
 
-    fn told(&self) -> Told {
+    fn told(&self) -> Option<Told> {
         match self {
-            Self::Pods(_, change) => change.into(),
-            Self::Services(change) => change.into(),
-            Self::Slices(change) => change.into(),
-            Self::Namespaces(change) => change.into(),
-            Self::Nodes(change) => change.into(),
+            Self::Pods(_, change) => Told::by(change),
+            Self::Services(change) => Told::by(change),
+            Self::Slices(change) => Told::by(change),
+            Self::Namespaces(change) => Told::by(change),
+            Self::Nodes(change) => Told::by(change),
         }
     }
 }
 
 /// Notes what `update` says.
 pub(super) fn take(versions: &mut Versions, update: &Update) {
-    versions.entry(update.feed()).or_default().take(update.told());
+    if let Some(told) = update.told() {
+        versions.entry(update.feed()).or_default().take(told);
+    }
 }
 
 #[cfg(test)]

@@ -108,14 +108,14 @@ fn line(kind: &str, object: &Value) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_are_sent_as_one_list_and_watched_from_its_version() {
+async fn each_page_is_a_part_of_the_list_and_it_is_watched_from_its_version() {
     let mut bench = Bench::new();
     bench.list().await.ok(&page(7, &[object("a", 3)], Some("next")));
     let second = bench.list().await;
     assert_eq!(second.query["continue"], "next");
-    assert!(bench.changes.is_empty());
+    assert_eq!(bench.change().await, Change::Part(vec![namespace("a", 3)]));
     second.ok(&page(7, &[object("b", 4)], None));
-    assert_eq!(bench.change().await, listed(&[("a", 3), ("b", 4)], 7));
+    assert_eq!(bench.change().await, listed(&[("b", 4)], 7));
     bench.watch(7).await;
     assert_eq!(bench.pulse.lists.load(Ordering::Relaxed), 1);
 }
@@ -127,6 +127,8 @@ async fn a_list_that_fails_half_way_leaves_no_ghosts() {
         bench.list().await.ok(&page(7, &[object("ghost", 3)], Some("next")));
         bench.list().await.fail(code, "Broken");
         let again = bench.list().await;
+        let sent: Vec<_> = std::iter::from_fn(|| bench.changes.try_recv().ok()).collect();
+        assert_eq!(sent, [Change::Part(vec![namespace("ghost", 3)]), Change::Unlisted], "its parts are void");
         assert!(!again.query.contains_key("continue"), "from the first page: {again:?}");
         again.ok(&page(9, &[object("a", 8)], None));
         assert_eq!(bench.change().await, listed(&[("a", 8)], 9));

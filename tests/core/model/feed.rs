@@ -75,6 +75,8 @@ fn read<T: DeserializeOwned>(change: Change<Arc<Value>>) -> Change<T> {
         Change::Listed { items, version } => {
             Change::Listed { items: items.into_iter().map(parse).collect(), version }
         }
+        Change::Part(items) => Change::Part(items.into_iter().map(parse).collect()),
+        Change::Unlisted => Change::Unlisted,
         Change::Applied(value) => Change::Applied(parse(value)),
         Change::Deleted(value) => Change::Deleted(parse(value)),
         Change::Progress(version) => Change::Progress(version),
