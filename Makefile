@@ -107,10 +107,10 @@ bench-micro: ## Instructions and allocations of the core, compared with the reco
 
 agnhost := $(target_dir)/bench/agnhost
 .PHONY: bench
-bench: binary ## The product measured beside what it is compared with (go; ONLY="admission idle steady burst"); tables, and bench.json
+bench: binary ## The product measured beside what it is compared with (go; ONLY="admission idle steady burst", PODS=5000: one burst in both orders); tables, and bench.json
 	@cargo build --quiet --release --locked --package bench
 	@cd benches/agnhost && go build -trimpath -o $(agnhost) k8s.io/kubernetes/test/images/agnhost
-	@$(target_dir)/release/bench run --binary $(stage)/out/external-ip-controller --agnhost $(agnhost) --json $(target_dir)/bench.json $(ONLY)
+	@$(target_dir)/release/bench run --binary $(stage)/out/external-ip-controller --agnhost $(agnhost) --json $(target_dir)/bench.json $(if $(PODS),--pods $(PODS)) $(ONLY)
 	@echo "all runs: $(target_dir)/bench.json"
 
 .PHONY: test-tool

@@ -11,6 +11,7 @@
 mod ground;
 mod seen;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,10 @@ use crate::table::Table;
 use ground::{Ground, Town};
 use seen::Seen;
 
-/// What is measured: pods, how often, who gives addresses. The largest last: nothing is cleared after it.
-const BURSTS: [(usize, usize, &str); 4] = [
+/// Pods, how often, who gives addresses.
+pub(crate) type Burst = (usize, usize, &'static str);
+/// What is measured. The largest last: nothing is cleared after it.
+pub(crate) const BURSTS: [Burst; 4] = [
     (200, 3, ground::AT_ONCE),
     (200, 1, ground::METALLB),
     (1_000, 2, ground::AT_ONCE),
@@ -40,6 +43,8 @@ struct Run {
     /// From the start until the last Service was there, and until the last pod was routed.
     made: Duration,
     routed: Duration,
+    /// Processor time of Kubernetes' programs and of this one.
+    others: BTreeMap<String, Duration>,
     /// Of the product only.
     costs: Option<Costs>,
 }
@@ -52,7 +57,12 @@ struct Costs {
     writes: Vec<(String, usize)>,
 }
 
-pub(crate) fn run(binary: &Path, directory: &Path, largest: usize) -> Result<Value> {
+/// One size, in both orders: for who looks where the time goes.
+pub(crate) fn alone(pods: usize) -> Burst {
+    (pods, 2, ground::AT_ONCE)
+}
+
+pub(crate) fn run(binary: &Path, directory: &Path, bursts: &[Burst]) -> Result<Value> {
     let ground = Ground::prepare()?;
     let columns = [
         "pods",
@@ -65,11 +75,12 @@ pub(crate) fn run(binary: &Path, directory: &Path, largest: usize) -> Result<Val
         "of bare",
         "writes/pod",
         "CPU/pod",
+        "API server's: bare",
+        "product",
         "resident",
     ];
     let mut table = Table::new(&columns);
     let mut found = Vec::new();
-    let bursts: Vec<_> = BURSTS.into_iter().filter(|(pods, ..)| *pods <= largest).collect();
     for (index, (pods, rounds, class)) in bursts.iter().copied().enumerate() {
         let town = ground.town(pods, class)?;
         let (mut bare, mut product) = (Vec::new(), Vec::new());
@@ -104,10 +115,12 @@ pub(crate) fn run(binary: &Path, directory: &Path, largest: usize) -> Result<Val
 fn bare_loop(ground: &Ground, town: &Town) -> Result<Run> {
     let seen = Seen::begin(ground, town)?;
     let calls = ground.services(town)?;
-    let begun = Instant::now();
+    let (others, begun) = (ground.cpu()?, Instant::now());
     ground.runtime.block_on(ground.account.all(calls, IN_FLIGHT))?;
     let (made, routed) = seen.complete()?;
-    Ok(Run { made: made - begun, routed: routed - begun, costs: None })
+    std::thread::sleep(AFTERWARDS);
+    let others = since(&others, ground.cpu()?);
+    Ok(Run { made: made - begun, routed: routed - begun, others, costs: None })
 }
 
 fn subject(ground: &Ground, town: &Town, binary: &Path, directory: &Path) -> Result<Run> {
@@ -117,7 +130,7 @@ fn subject(ground: &Ground, town: &Town, binary: &Path, directory: &Path) -> Res
     product.leading()?;
     let seen = Seen::begin(ground, town)?;
     let position = ground.cluster.audit_position()?;
-    let before = product.process.cpu()?;
+    let (others, before) = (ground.cpu()?, product.process.cpu()?);
     let begun = Instant::now();
     ground.enable(town, true)?;
     let (made, _) = seen.complete()?;
@@ -125,18 +138,30 @@ fn subject(ground: &Ground, town: &Town, binary: &Path, directory: &Path) -> Res
     let routed = begun.elapsed();
     std::thread::sleep(AFTERWARDS);
     let cpu = product.process.cpu()?.saturating_sub(before);
+    let others = since(&others, ground.cpu()?);
     let resident_kb = product.process.resident()?;
     drop(product);
     let writes = ground.writes(town, position)?;
     ground.enable(town, false)?;
     let services = writes.iter().find(|(what, _)| what == "create services").map_or(0, |(_, n)| *n);
     ensure!(services == town.pods, "{services} Services were written for {} pods: {writes:?}", town.pods);
-    Ok(Run { made: made - begun, routed, costs: Some(Costs { cpu, resident_kb, writes }) })
+    Ok(Run { made: made - begun, routed, others, costs: Some(Costs { cpu, resident_kb, writes }) })
+}
+
+fn since(
+    before: &BTreeMap<String, Duration>,
+    mut now: BTreeMap<String, Duration>,
+) -> BTreeMap<String, Duration> {
+    for (name, time) in &mut now {
+        *time = time.saturating_sub(before.get(name).copied().unwrap_or_default());
+    }
+    now
 }
 
 fn told(run: &Run) -> Value {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let mut told = json!({"made_ms": ms(run.made), "routed_ms": ms(run.routed)});
+    let mut told = json!({"made_ms": ms(run.made), "routed_ms": ms(run.routed),
+        "others_cpu_ms": run.others.iter().map(|(name, time)| (name.clone(), json!(ms(*time)))).collect::<serde_json::Map<_, _>>()});
     if let Some(Costs { cpu, resident_kb, writes }) = &run.costs {
         let writes: serde_json::Map<String, Value> =
             writes.iter().map(|(w, n)| (w.clone(), json!(n))).collect();
@@ -157,6 +182,7 @@ fn row(town: &Town, bare: &[Run], product: &[Run]) -> Vec<String> {
     let (made, routed) = (|r: &Run| r.made.as_secs_f64(), |r: &Run| r.routed.as_secs_f64());
     let costs = |of: fn(&Costs) -> f64| median(product, &|r| r.costs.as_ref().map_or(0.0, of));
     let pods = town.pods as f64;
+    let server = |run: &Run| run.others.get("kube-apiserver").map_or(0.0, |t| t.as_secs_f64() * 1e3);
     let times =
         [(median(bare, &made), median(product, &made)), (median(bare, &routed), median(product, &routed))];
     vec![
@@ -170,6 +196,8 @@ fn row(town: &Town, bare: &[Run], product: &[Run]) -> Vec<String> {
         format!("{:.2}", times[1].1 / times[1].0),
         format!("{:.2}", costs(|c| c.writes.iter().map(|(_, n)| *n).sum::<usize>() as f64) / pods),
         format!("{:.2} ms", costs(|c| c.cpu.as_secs_f64() * 1e3) / pods),
+        format!("{:.2} ms", median(bare, &server) / pods),
+        format!("{:.2} ms", median(product, &server) / pods),
         format!("{:.1} MB", costs(|c| c.resident_kb as f64 / 1e3)),
     ]
 }

@@ -36,6 +36,9 @@ enum Command {
         /// Where the JSON goes.
         #[arg(long)]
         json: PathBuf,
+        /// Instead of the usual bursts one of so many pods, twice in turn.
+        #[arg(long)]
+        pods: Option<usize>,
         /// What to measure; all of it where nothing is named.
         parts: Vec<Part>,
     },
@@ -70,10 +73,10 @@ fn main() -> Result<()> {
     match Command::parse() {
         Command::Bare { listen, tls } => bare::run(listen, &tls),
         Command::Load(load) => client::run(&load),
-        Command::Run { binary, agnhost, json, parts } => {
+        Command::Run { binary, agnhost, json, pods, parts } => {
             let directory = std::env::temp_dir().join(format!("bench-{}", std::process::id()));
             std::fs::create_dir(&directory)?;
-            let measured = measure(&binary, agnhost.as_deref(), &directory, &parts);
+            let measured = measure(&binary, agnhost.as_deref(), &directory, pods, &parts);
             std::fs::remove_dir_all(&directory)?;
             let text = serde_json::to_string_pretty(&measured?)?;
             std::fs::write(&json, text).with_context(|| json.display().to_string())
@@ -81,7 +84,13 @@ fn main() -> Result<()> {
     }
 }
 
-fn measure(binary: &Path, agnhost: Option<&Path>, directory: &Path, parts: &[Part]) -> Result<Value> {
+fn measure(
+    binary: &Path,
+    agnhost: Option<&Path>,
+    directory: &Path,
+    pods: Option<usize>,
+    parts: &[Part],
+) -> Result<Value> {
     let wanted = |part: Part| parts.is_empty() || parts.contains(&part);
     certificate::write(directory)?;
     let mut found = json!({"machine": machine(), "program_bytes": std::fs::metadata(binary)?.len()});
@@ -94,10 +103,11 @@ fn measure(binary: &Path, agnhost: Option<&Path>, directory: &Path, parts: &[Par
     if wanted(Part::Steady) {
         found["steady"] = installation::steady(binary, directory)?;
     }
-    if wanted(Part::Burst) {
-        found["burst"] = burst::run(binary, directory, 5_000)?;
-    } else if wanted(Part::SmallBurst) {
-        found["burst"] = burst::run(binary, directory, 1_000)?;
+    if wanted(Part::Burst) || wanted(Part::SmallBurst) {
+        let largest = if wanted(Part::Burst) { 5_000 } else { 1_000 };
+        let usual = || burst::BURSTS.into_iter().filter(|(pods, ..)| *pods <= largest).collect();
+        let bursts = pods.map_or_else(usual, |pods| vec![burst::alone(pods)]);
+        found["burst"] = burst::run(binary, directory, &bursts)?;
     }
     Ok(found)
 }

@@ -22,11 +22,7 @@ impl Process {
 
     /// Processor time it has used, its own and the kernel's for it.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        // proc(5): behind the name in parentheses, `utime` and `stime` are the 12th and 13th field
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u32>().ok()).context("no such field");
-        Ok(TICK * (ticks(11)? + ticks(12)?))
+        cpu(self.0.id())
     }
 
     /// Memory it holds now, in kB.
@@ -63,6 +59,15 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Processor time a process has used, its own and the kernel's for it.
+pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // proc(5): behind the name in parentheses, `utime` and `stime` are the 12th and 13th field
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u32>().ok()).context("no such field");
+    Ok(TICK * (ticks(11)? + ticks(12)?))
 }
 
 /// An address of the loopback nobody listens at now.

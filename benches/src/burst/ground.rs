@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use super::IN_FLIGHT;
 use crate::api::{Api, Call};
+use crate::process;
 use crate::product::LIMITS;
 use crate::world::{MEMBERS, NOW};
 
@@ -184,6 +185,15 @@ impl Ground {
     pub(super) fn forget_lease(&self) -> Result<()> {
         let leases = "/apis/coordination.k8s.io/v1/namespaces/external-ip-controller/leases";
         self.ask(&Call::delete(leases)).map(drop)
+    }
+
+    /// Processor time so far of Kubernetes' programs by name, and of this one.
+    pub(super) fn cpu(&self) -> Result<BTreeMap<String, Duration>> {
+        let mut used = BTreeMap::from([("bench".to_owned(), process::cpu(std::process::id())?)]);
+        for program in self.cluster.processes()? {
+            *used.entry(program.component).or_default() += process::cpu(program.pid.unsigned_abs())?;
+        }
+        Ok(used)
     }
 
     /// What the account has written in a town since a position of the audit log.
