@@ -59,8 +59,8 @@ impl<'h> Truth<'h> {
         self.pods.iter().copied().filter(|p| !has_ended(p))
     }
 
-    /// The Service of a slot: its own, or the shared one with ports of this number. Where both are there: that which
-    /// answers at all of `points`.
+    /// The Service of a slot: its own, or the shared one with ports of this number. Where several are there:
+    /// that which answers at all of `points`, and whose label says that it is the cluster's.
     pub(super) fn service(&self, cluster: &str, slot: &Value, points: &[Point]) -> Option<&'h Value> {
         let own = format!("{cluster}-ext-{slot}");
         let prefix = format!("{cluster}-ext-shared-");
@@ -71,8 +71,8 @@ impl<'h> Truth<'h> {
         let mut found: Vec<&Value> =
             self.services.iter().copied().filter(|s| s["metadata"]["name"] == *own || shares(s)).collect();
         found.sort_by_key(|s| {
-            let answers = self.points(s);
-            !points.iter().all(|point| answers.contains(point))
+            let (answers, of_cluster) = (self.points(s), label(s, "external-ip.dev/cluster"));
+            (!points.iter().all(|point| answers.contains(point)), of_cluster != Some(cluster))
         });
         found.first().copied()
     }
