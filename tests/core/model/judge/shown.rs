@@ -121,9 +121,15 @@ pub(crate) fn ports_stay(service: &Value, planned: &Value) -> Verdict {
         let (slot, rest) = p["name"].as_str()?.split_once('-')?;
         Some((token.to_owned(), slot.to_owned(), rest.split_once('-')?.1.to_owned()))
     };
+    let had: Vec<_> = items(&service["spec"]["ports"]).filter_map(|p| Some((key(p)?, &p["port"]))).collect();
     for port in items(&planned["spec"]["ports"]) {
-        let same = |p: &&Value| key(p).is_some() && key(p) == key(port);
-        let before: Vec<&Value> = items(&service["spec"]["ports"]).filter(same).map(|p| &p["port"]).collect();
+        let Some(wanted) = key(port) else { continue };
+        // a slot whose ports somebody has bent to two pods is none any more
+        if had.iter().any(|((token, slot, _), _)| *slot == wanted.1 && *token != wanted.0) {
+            continue;
+        }
+        let before: Vec<&Value> =
+            had.iter().filter(|(k, _)| *k == wanted).map(|(_, number)| *number).collect();
         if !before.is_empty() && before.iter().all(|number| **number != port["port"]) {
             return Err(format!("{port} had another number outside: {service}"));
         }
