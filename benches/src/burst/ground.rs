@@ -166,7 +166,7 @@ impl Ground {
     /// Takes away what a run has made; the pods stay.
     pub(super) fn clear(&self, town: &Town) -> Result<()> {
         for what in ["services", "configmaps?labelSelector=app.kubernetes.io/managed-by"] {
-            self.ask(&Call::delete(town.core(what)))?;
+            self.delete(&town.core(what))?;
         }
         let (services, slices) = (town.core("services"), town.slices());
         self.until("Services and their endpoints are gone", |ground| {
@@ -177,8 +177,16 @@ impl Ground {
     /// Ends a town's pods: those of the next one are alone.
     pub(super) fn leave(&self, town: &Town) -> Result<()> {
         let pods = town.core("pods");
-        self.ask(&Call::delete(pods.as_str()))?;
+        self.delete(&pods)?;
         self.until("the pods are gone", |ground| ground.is_empty(&pods, ""))
+    }
+
+    /// Deletes a collection: the API server gives up after a minute, which 5 000 Services may not be enough for.
+    fn delete(&self, path: &str) -> Result<()> {
+        self.until(&format!("DELETE {path} in time"), |ground| match ground.ask(&Call::delete(path)) {
+            Err(error) if error.to_string().contains(": 504 ") => Ok(false),
+            answer => answer.map(|_| true),
+        })
     }
 
     /// The next product need not wait until the lease of one that was killed runs out.
