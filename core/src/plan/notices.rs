@@ -127,7 +127,7 @@ impl ClusterPlan<'_> {
         let owner = pod.owner.as_ref().filter(|_| !pod.mirror);
         let of_owner = owner.map(|o| event(&o.api_version, &o.kind, &o.name, &o.uid));
         for event in [Some(of_pod), of_owner].into_iter().flatten() {
-            match self.memory.sent.may_send(&event, self.now.monotonic) {
+            match self.memory.sent.may_send(&event, self.cluster, self.now.monotonic) {
                 Ok(true) => self.actions.push(Action::RecordEvent(event)),
                 Ok(false) => {}
                 Err(later) => self.wake_at(Some(later)),
