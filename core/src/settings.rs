@@ -59,6 +59,11 @@ impl Settings {
         service.class().and_then(|name| self.class(name)).or_else(|| self.class(DEFAULT_CLASS))
     }
 
+    /// How long what a Service frees rests.
+    pub fn reuse_after(&self, service: &Service) -> Duration {
+        self.class_of(service).map_or(Duration::ZERO, |c| c.reuse_after)
+    }
+
     /// The configured cluster `namespace`/`name`.
     pub fn cluster(&self, namespace: &str, name: &str) -> Option<&ConfiguredCluster> {
         self.clusters.iter().find(|c| c.namespace == namespace && c.name.as_str() == name)
@@ -151,7 +156,12 @@ impl Limits {
     /// The most load balancers a cluster of a class can have to itself.
     pub fn addresses_of_a_cluster(&self, class: &Class) -> u32 {
         let of_class = class.load_balancers.unwrap_or(u32::MAX);
-        self.slots_per_cluster.min(self.slots_per_namespace).min(self.load_balancers).min(of_class)
+        let of_pool = class.pool_slots().and_then(|slots| slots.try_into().ok()).unwrap_or(u32::MAX);
+        self.slots_per_cluster
+            .min(self.slots_per_namespace)
+            .min(self.load_balancers)
+            .min(of_class)
+            .min(of_pool)
     }
 }
 

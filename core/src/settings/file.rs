@@ -192,11 +192,11 @@ fn classes(field: &Field<'_>, limits: &Limits, findings: &mut Findings) -> BTree
         let members = class.await_address.members;
         let most = limits.addresses_of_a_cluster(&class);
         if members > most {
-            let rule = format!("pods would wait for {members} addresses, and limits leave a cluster {most}");
+            let rule = format!("pods would wait for {members} addresses, and a cluster can have {most}");
             findings.report(
                 &class_field,
                 rule,
-                "lower await.members, or raise the limits or the class's loadBalancers",
+                "lower await.members, or raise the limits, the class's loadBalancers or its addresses",
             );
         }
         classes.insert(name.text.clone(), class);
