@@ -295,3 +295,19 @@ fn a_pod_that_has_no_address_yet_when_its_class_changes_waits_for_the_new_one_on
     world.settle();
     assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.2"]);
 }
+
+#[test]
+fn a_pod_without_an_address_leaves_an_exposure_its_class_does_not_want_any_more_though_it_is_not_made_again()
+{
+    let mut world = exposing(&[Exposure::Dedicated], |_| {});
+    world.load_balancer = false;
+    world.pod("c-0").admitted().set("/spec/nodeName", json!("one")).create();
+    world.pass(Duration::from_secs(121));
+    assert_eq!(world.entry("c", "c-0").reason, Some("NoLoadBalancer"));
+    let mut settings = Settings::default();
+    settings.classes.get_mut(DEFAULT_CLASS).unwrap().exposure = vec![Exposure::NodePort];
+    world.restart(settings);
+    world.put_node("one", &[("ExternalIP", "203.0.113.101")]);
+    world.settle();
+    assert_eq!(world.summary("c"), ["c-0 Routed 203.0.113.101"]);
+}

@@ -246,7 +246,8 @@ impl Desk<'_, '_> {
     }
 
     /// A pod leaves its slot where somebody asks for another one; where its class does not know the exposure any more,
-    /// once it was made again; and where the address has not come in time. The new address comes first.
+    /// once it was made again or has no address to lose; and where the address has not come in time. The new address
+    /// comes first.
     fn move_on(&mut self, index: usize, claim: &Claim<'_>, number: u32) {
         let Some((demand, _)) = claim.granted() else { return };
         let held = &self.slots[&number];
@@ -276,7 +277,7 @@ impl Desk<'_, '_> {
             return;
         }
         let (from, reason) = match place {
-            None if claim.pod.created >= self.turn.began => (0, None),
+            None if claim.pod.created >= self.turn.began || held.is_given_up() => (0, None),
             Some(_) => match given_up(&[held], exposures) {
                 Some((from, reason)) => (from, Some(reason)),
                 None => return,
