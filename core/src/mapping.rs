@@ -222,7 +222,7 @@ pub fn kept_addresses(state: &State, cluster: &Key) -> KeptAddresses {
                 (name.to_owned(), slot.bound_to() == Some(id.as_str()))
             }
         };
-        let sound = !service.terminating && !service.gives_way() && !state.shares_external_address(service);
+        let sound = service.stays() && !state.shares_external_address(service);
         if let (true, true, Ok(external)) = (waits_for_name, sound, route::external(state.settings(), slot)) {
             kept.entry(name).or_insert_with(|| route::address(slot, None, external));
         }

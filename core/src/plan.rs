@@ -15,6 +15,7 @@ mod memory;
 mod naming;
 mod notices;
 mod pod_write;
+mod ports;
 mod reached;
 mod readiness;
 mod sent;
@@ -205,7 +206,7 @@ impl<'a> ClusterPlan<'a> {
         let claims = claim::claims(self.state, self.cluster);
         let rest = self.state.settings().classes.values().map(|c| c.reuse_after).max().unwrap_or_default();
         self.memory.ledger.begin(rest, self.now.monotonic);
-        let mut drafts = sharing::drafts(self.state, self.memory, self.cluster);
+        let mut drafts = sharing::drafts(self.state, self.memory, self.cluster, self.now.monotonic);
         let slots = assign::slots(self.state, self.memory, self.cluster, &mut drafts);
         let assignment =
             assign::assign(self.state, self.memory, self.cluster, &claims, &slots, &mut drafts, self.turn);
@@ -403,7 +404,7 @@ impl<'a> ClusterPlan<'a> {
             // another slot may have a shared one's ports at once: they rest here. Clients still go where a pod has been
             // moved from on purpose
             let rests = slot.home().is_some() || service.gives_way();
-            let rest = if rests { self.reuse_after(service) } else { Duration::ZERO };
+            let rest = if rests { self.state.settings().reuse_after(service) } else { Duration::ZERO };
             let expiry = match self.retention(service) {
                 _ if surplus => since + rest,
                 Retention::For(kept) => since + kept.max(rest),
@@ -443,9 +444,5 @@ impl<'a> ClusterPlan<'a> {
 
     fn retention(&self, service: &Service) -> Retention {
         self.state.settings().class_of(service).map_or(Retention::For(Duration::ZERO), |c| c.retention)
-    }
-
-    fn reuse_after(&self, service: &Service) -> Duration {
-        self.state.settings().class_of(service).map_or(Duration::ZERO, |c| c.reuse_after)
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use external_ip_core::action::Action;
 use external_ip_core::mapping::EntryState;
-use external_ip_core::names;
+use external_ip_core::names::{self, Key};
 use external_ip_core::objects::PortSpec;
 use external_ip_core::settings::{ConfiguredCluster, DEFAULT_CLASS, Settings};
 use serde_json::json;
@@ -523,4 +524,21 @@ fn another_installations_services_are_left_alone() {
     assert!(world.services.contains_key("c-ext-5"));
     assert_eq!(world.take_writes(), ["create_service"]);
     assert_eq!(world.entry("c", "c-7").slot, Some(7));
+}
+
+#[test]
+fn a_creation_nobody_sees_or_answers_is_planned_again_though_its_cluster_was_looked_at_meanwhile() {
+    let mut world = world();
+    world.pod("c-0").admitted().create();
+    let look = |world: &mut World| {
+        world.planner.touch([Key::new(NS, "c")]);
+        let now = world.now();
+        world.planner.plan(&world.state, now)
+    };
+    let is_creation = |actions: &[Action]| matches!(actions, [Action::CreateService(_)]);
+    assert!(is_creation(&look(&mut world)));
+    assert!(look(&mut world).is_empty(), "it is under way");
+    world.clock = world.planner.next_wake().expect("it is looked at again");
+    let now = world.now();
+    assert!(is_creation(&world.planner.plan(&world.state, now)));
 }

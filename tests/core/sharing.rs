@@ -242,11 +242,40 @@ fn freed_ports_rest_however_short_the_retention() {
     make(&mut world, &["c-0", "c-1"]);
     world.delete_pod("c-0");
     world.settle();
+    world.new_leader(); // it knows only what the Service says
     make(&mut world, &["c-5"]);
     assert_eq!(world.entry("c", "c-5").ports[0].external, 20_002, "clients may still have the old map");
     world.pass(Duration::from_secs(31));
     make(&mut world, &["c-6"]);
     assert_eq!(world.entry("c", "c-6").ports[0].external, 20_000);
+}
+
+#[test]
+fn ports_a_pod_gives_up_or_somebody_takes_from_it_rest_before_another_pod_has_them() {
+    let mut world = sharing(|s| s.classes.get_mut(DEFAULT_CLASS).unwrap().shared.ports_per_service = 4);
+    let ports = |world: &World, pod: &str| -> Vec<u16> {
+        world.entry("c", pod).ports.iter().map(|p| p.external).collect()
+    };
+    world.pod("c-0").annotation(names::PORTS_ANNOTATION, "7000, 9042").admitted().create();
+    make(&mut world, &["c-1"]);
+    assert_eq!((ports(&world, "c-0"), ports(&world, "c-1")), (vec![20_000, 20_001], vec![20_002]));
+    world.delete_pod("c-0");
+    world.pod("c-0").annotation(names::PORTS_ANNOTATION, "7000").admitted().create();
+    make(&mut world, &["c-2"]);
+    assert_eq!(ports(&world, "c-2"), [20_003], "clients still ask 20001 for c-0's port 9042");
+    make(&mut world, &["c-3"]);
+    let service = world.entry("c", "c-3").external.map(|x| x.ips);
+    assert_ne!(service, world.entry("c", "c-2").external.map(|x| x.ips), "there is no other port left");
+
+    world.pass(Duration::from_secs(31));
+    let emptied = |service: &mut serde_json::Value| {
+        let ports = service["spec"]["ports"].as_array_mut().unwrap();
+        ports.retain(|p| p["port"] != 20_002);
+    };
+    world.edit_service("c-ext-shared-0", emptied);
+    make(&mut world, &["c-4", "c-1"]);
+    assert_eq!(ports(&world, "c-4"), [20_001], "it has rested");
+    assert_eq!(ports(&world, "c-1"), [20_002], "what was taken from it is nobody else's");
 }
 
 #[test]

@@ -188,11 +188,11 @@ fn without_slot<'a>(state: &State, cluster: &Key, claim: &Claim<'_>, slots: &Slo
 fn has_room(state: &State, cluster: &Key, claim: &Claim<'_>, demand: &Demand<'_>) -> bool {
     let Some(share) = &claim.share else { return false };
     let ours = |s: &Service| s.owned_by(&state.settings().installation) && s.shared_index().is_some();
-    let stays = |s: &Service| !s.terminating && !s.gives_way() && s.class() == Some(demand.class_name);
+    let suits = |s: &Service| s.stays() && s.class() == Some(demand.class_name);
     let fits = |s: &Service| {
         share.fits_beside(&s.shares.iter().flat_map(SharedSlot::numbers).collect(), demand.class)
     };
-    state.services_of(cluster).into_iter().any(|s| ours(s) && stays(s) && fits(s))
+    state.services_of(cluster).into_iter().any(|s| ours(s) && suits(s) && fits(s))
 }
 
 fn duplicate_identity(claim: &Claim<'_>) -> Reason {
@@ -242,6 +242,9 @@ pub(super) fn external(settings: &Settings, slot: &Slot<'_>) -> Result<External,
     let service = slot.service;
     if service.exposure() == Exposure::NodePort {
         return Err(Code::WaitingForNode.into()); // whatever it has besides: it is the address of its pod's node
+    }
+    if service.service_type != "LoadBalancer" {
+        return Err(Code::ServiceChanging.into()); // whatever it still has was a load balancer's
     }
     // what is wrong with another slot's port is no business of this one
     let concerns = |port: u16| slot.share.is_none_or(|s| s.numbers().any(|n| n == port));

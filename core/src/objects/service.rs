@@ -136,6 +136,11 @@ impl Service {
         self.annotations.get(names::RECREATE_ANNOTATION).is_some_and(|value| value == "true")
     }
 
+    /// Whether it is neither going nor to go as soon as there is another one.
+    pub fn stays(&self) -> bool {
+        !self.terminating && !self.gives_way()
+    }
+
     /// The pod name the slot is kept for.
     pub fn kept_for(&self) -> Option<&str> {
         self.annotations.get(names::POD_ANNOTATION)

@@ -8,11 +8,13 @@ use std::time::Duration;
 use super::addresses::Ledger;
 use super::creating::Creating;
 use super::pod_write::{PodChange, PodWrite};
+use super::ports::{KeptPorts, PortMemory};
 use super::sent::Sent;
 use super::taken::TakenNames;
 use super::under_way::UnderWay;
 use crate::action::{Action, Outcome};
 use crate::names::{self, Key};
+use crate::objects::Service;
 use crate::reach::Target;
 use crate::reason::{Code, Reason};
 use crate::resolve::{self, Question, Records};
@@ -60,6 +62,8 @@ struct SlotsMemory {
     ready: HashSet<Key>,
     /// By Service and UID of the pod: what was dialled last, and whether it answered.
     dialled: HashMap<Key, HashMap<String, (Target, bool)>>,
+    /// By shared Service.
+    ports: HashMap<Key, PortMemory>,
 }
 
 impl SlotsMemory {
@@ -73,7 +77,8 @@ impl SlotsMemory {
             of.retain(|uid, _| state.is_alive(uid));
             exists(key)
         });
-        !(self.free.is_empty() && self.ready.is_empty() && self.dialled.is_empty())
+        self.ports.retain(|key, _| exists(key));
+        !(self.free.is_empty() && self.ready.is_empty() && self.dialled.is_empty() && self.ports.is_empty())
     }
 }
 
@@ -339,6 +344,20 @@ impl Memory {
             slots.ready.insert(service.clone());
         }
         self.free_since(cluster, service, now);
+    }
+
+    /// Takes note of where a shared Service's ports lead; answers which are not for everybody.
+    pub(super) fn note_ports(
+        &mut self,
+        cluster: &Key,
+        service: &Service,
+        rest: Duration,
+        now: Duration,
+    ) -> KeptPorts {
+        let slots = self.slots.entry(cluster.clone()).or_default();
+        let ports = slots.ports.entry(service.key.clone()).or_default();
+        ports.note(service, |slot| slots.free.get(&share_key(&service.key, slot)).copied(), rest, now);
+        ports.kept(rest)
     }
 
     pub(super) fn known_free_since(&self, cluster: &Key, service: &Key) -> Option<Duration> {

@@ -103,11 +103,11 @@ impl Balancer {
             self.take_back(uid);
             return if is_free { self.give(uid, asked) } else { json!([]) };
         }
-        let addresses = self.held.get(uid).cloned().unwrap_or_else(|| {
-            let number = self.free.pop().expect("an address is left");
-            self.chosen(number)
-        });
-        self.give(uid, addresses)
+        let held = self.held.get(uid).cloned();
+        match held.or_else(|| self.free.pop().map(|number| self.chosen(number))) {
+            Some(addresses) => self.give(uid, addresses),
+            None => json!([]),
+        }
     }
 
     fn chosen(&self, number: u8) -> Vec<String> {

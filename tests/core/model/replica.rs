@@ -49,6 +49,8 @@ pub(crate) struct Replica {
     pub(crate) requests: Vec<Request>,
     answers: Vec<(Action, Outcome)>,
     process: u32,
+    /// Its present planner has.
+    has_planned: bool,
 }
 
 impl Replica {
@@ -66,6 +68,7 @@ impl Replica {
             requests: Vec::new(),
             answers: Vec::new(),
             process: 0,
+            has_planned: false,
         }
     }
 
@@ -134,6 +137,7 @@ impl Replica {
         let changed = self.planner.is_some() != leads;
         if changed {
             self.planner = leads.then(|| Planner::new(&self.state));
+            self.has_planned = false;
         }
         changed
     }
@@ -180,6 +184,9 @@ impl Replica {
         if !live {
             planner.pause();
             return Ok(());
+        }
+        if !std::mem::replace(&mut self.has_planned, true) {
+            self.shown.begin();
         }
         for action in planner.plan(&self.state, at(now)) {
             self.send(action, server)?;

@@ -152,13 +152,14 @@ impl Desk<'_, '_> {
     }
 
     pub(super) fn next_rested(&self) -> Option<Duration> {
-        self.available().filter_map(|s| self.rested_at(s)).filter(|at| *at > self.turn.now).min()
+        let slots = self.available().filter_map(|s| self.rested_at(s));
+        let ports = self.drafts.values().filter_map(|draft| draft.kept.rested_at);
+        slots.chain(ports).filter(|at| *at > self.turn.now).min()
     }
 
     /// When another pod may have a free slot: clients' copies of the map lag.
     pub(super) fn rested_at(&self, slot: &Slot<'_>) -> Option<Duration> {
-        let class = self.state.settings().class_of(slot.settled()?);
-        let rest = class.map_or(Duration::ZERO, |c| c.reuse_after);
+        let rest = self.state.settings().reuse_after(slot.settled()?);
         Some(self.memory.known_free_since(self.cluster, &slot.free_key()?).unwrap_or(self.turn.now) + rest)
     }
 

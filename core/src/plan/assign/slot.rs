@@ -150,6 +150,8 @@ pub(in crate::plan) fn slots<'a>(
     let mut slots: BTreeMap<u32, Slot<'a>> = own
         .map(|&claim::Slot { number, service, .. }| (number, Slot::own(memory, number, service)))
         .collect();
+    // one that the watch shows goes before one being made: that may be another leader's
+    share(&mut slots, drafts.values_mut().filter(|d| d.service.is_some()));
     for (_, desired) in memory.creating(cluster).filter(|(_, d)| d.exposure != Exposure::Shared) {
         slots.entry(desired.slot).or_insert_with(|| Slot {
             number: desired.slot,
@@ -161,10 +163,14 @@ pub(in crate::plan) fn slots<'a>(
             share: None,
         });
     }
-    for draft in drafts.values_mut() {
-        // a number that is there twice: only one of them is a slot, and the other leaves the Service
+    share(&mut slots, drafts.values_mut().filter(|d| d.service.is_none()));
+    slots
+}
+
+/// A number that is there twice: only one of them is a slot, and the other leaves the Service.
+fn share<'a: 'd, 'd>(slots: &mut BTreeMap<u32, Slot<'a>>, drafts: impl Iterator<Item = &'d mut Draft<'a>>) {
+    for draft in drafts {
         draft.slots.retain(|number, _| !slots.contains_key(number));
         slots.extend(draft.slots.iter().map(|(number, share)| (*number, Slot::shared(draft, share))));
     }
-    slots
 }

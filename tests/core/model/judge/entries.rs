@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Verdict;
 use super::truth::{
     Truth, annotation, cluster, has_ended, is_going, is_shared, items, label, number_at, outside, selects,
-    shown_points, slot_of, texts,
+    shown_points, slot_of, texts, token,
 };
 
 fn must(holds: bool, what: &str, entry: &Value) -> Verdict {
@@ -56,7 +56,7 @@ impl Truth<'_> {
 
     /// By what an entry's address is reached.
     pub(crate) fn kind(&self, document: &Value, entry: &Value) -> Option<&'static str> {
-        let service = self.service(document["name"].as_str()?, &entry["slot"], &shown_points(entry));
+        let service = self.service(document["name"].as_str()?, &entry["slot"], entry);
         service.map(super::quiet::exposure)
     }
 
@@ -94,7 +94,7 @@ impl Truth<'_> {
     fn leads_nowhere_else(&self, name: &str, entry: &Value, pod: &Value) -> Result<&Value, String> {
         must(self.enabled, "the namespace does not take part", entry)?;
         let shown = shown_points(entry);
-        let Some(service) = self.service(name, &entry["slot"], &shown) else {
+        let Some(service) = self.service(name, &entry["slot"], entry) else {
             return Err(format!("wrong: there is no such slot: {entry}"));
         };
         must(
@@ -229,9 +229,12 @@ impl Truth<'_> {
     }
 }
 
-/// The Service's ports that are a slot's: all, or by their names.
+/// The Service's ports that are a slot's: all, or by their names those that lead to an identity.
 fn ports_of<'v>(service: &'v Value, entry: &'v Value) -> impl Iterator<Item = &'v Value> {
-    let of_slot = |p: &&Value| !is_shared(service) || slot_of(p).as_ref() == Some(&entry["slot"]);
+    let of_slot = |p: &&Value| {
+        let is_own = slot_of(p).as_ref() == Some(&entry["slot"]) && token(&p["targetPort"]).is_some();
+        !is_shared(service) || is_own
+    };
     items(&service["spec"]["ports"]).filter(of_slot)
 }
 

@@ -7,9 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::Verdict;
 use super::entries::addresses;
-use super::truth::{Truth, annotation, cluster, has_ended, is_going, items, label, slot_of};
+use super::truth::{Truth, annotation, cluster, has_ended, is_going, items, label, outside, slot_of};
 
 const ROUTED: &str = "external-ip.dev/routed";
+/// By what a Service asks its load balancer for an address.
+const ASKS: &str = "lb.example/addresses";
 
 /// What the configuration says of limits.
 #[derive(Debug, Clone)]
@@ -86,13 +88,7 @@ impl Truth<'_> {
             if routed && is_held_back(pod) {
                 return Err(format!("Routed and kept from being ready in the end: {pod}"));
             }
-            let excused = || {
-                let reason = entry.and_then(|e| e["reason"].as_str()).unwrap_or_default();
-                let of = |exposure: &&str| self.in_the_way(name, pod, exposure, promise);
-                promise.exposures.iter().all(|e| !of(e).is_empty())
-                    && of(&promise.exposures[0]).contains(&reason)
-            };
-            if !routed && !excused() {
+            if !routed && !self.is_excused(name, pod, entry.copied().unwrap_or(&Value::Null), promise) {
                 return Err(format!(
                     "left out in the end: {pod} is shown as {entry:?}; Services: {:?}",
                     self.services
@@ -100,6 +96,28 @@ impl Truth<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is no room for a pod, and its entry says why.
+    fn is_excused(&self, cluster: &str, pod: &Value, entry: &Value, promise: &Promise) -> bool {
+        let in_the_way = |exposure: &&str| self.in_the_way(cluster, pod, exposure, promise);
+        let no_room = || promise.exposures.iter().all(|e| !in_the_way(e).is_empty());
+        let reason = entry["reason"].as_str().unwrap_or_default();
+        let service = self.service(cluster, &entry["slot"], entry).filter(|_| reason == "NoLoadBalancer");
+        match service {
+            Some(service) if self.asks_in_vain(service) => true,
+            // it stays where it has no address and its class does not want it any more
+            Some(service) if !promise.exposures.contains(&exposure(service)) => no_room(),
+            _ => in_the_way(&promise.exposures[0]).contains(&reason) && no_room(),
+        }
+    }
+
+    /// Whether a Service asks its load balancer for what another one has: what its class had it ask for stays there when
+    /// the class has no pool any more.
+    fn asks_in_vain(&self, service: &Value) -> bool {
+        let asked = annotation(service, ASKS).unwrap_or_default();
+        let mut others = self.services.iter().filter(|s| s["metadata"]["uid"] != service["metadata"]["uid"]);
+        others.any(|s| outside(s).iter().any(|ip| asked.split(',').any(|asked| asked == *ip)))
     }
 
     /// Why a pod has no slot with an exposure.
@@ -113,6 +131,7 @@ impl Truth<'_> {
             let ports = items(&s["spec"]["ports"]).filter_map(|p| p["port"].as_u64());
             let used: BTreeSet<u64> = ports.filter(|port| range.contains(port)).collect();
             used.len() + numbers.len() <= promise.room
+                && annotation(s, "external-ip.dev/owner") == Some("external-ip-controller")
                 && annotation(s, "external-ip.dev/recreate") != Some("true")
         };
         let needs_balancer = match by {

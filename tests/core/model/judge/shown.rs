@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Verdict;
-use super::truth::{Truth, annotation, is_shared, items, number_at, shown_points};
+use super::truth::{Truth, annotation, is_shared, items, number_at, slot_of, token};
 
 /// A Service by UID, and of a shared one the port.
 type Place = (String, String);
@@ -16,6 +16,8 @@ type Place = (String, String);
 struct Last {
     pod: String,
     target: Value,
+    /// The last leader of this process that knew of it.
+    leader: u32,
 }
 
 /// What clients of one replica were shown: for whom, and until when.
@@ -23,6 +25,8 @@ struct Last {
 pub(crate) struct Shown {
     past: BTreeMap<Place, (Last, Duration)>,
     present: BTreeMap<Place, Last>,
+    /// How many planners it has had.
+    leaders: u32,
 }
 
 fn place(service: &Value, port: &Value) -> Option<Place> {
@@ -35,6 +39,12 @@ impl Shown {
         Self::default()
     }
 
+    /// A new planner looks for the first time.
+    pub(crate) fn begin(&mut self) {
+        self.leaders += 1;
+        self.present.values_mut().for_each(|last| last.leader = self.leaders);
+    }
+
     /// What is shown from `now` on; what was shown before was shown until now.
     pub(crate) fn show(&mut self, truth: &Truth<'_>, documents: &[&Value], now: Duration) {
         let before = std::mem::take(&mut self.present);
@@ -42,16 +52,14 @@ impl Shown {
         for document in documents {
             let name = document["name"].as_str().unwrap_or_default();
             for entry in items(&document["entries"]).filter(|e| !e["external"].is_null()) {
-                let Some(service) = truth.service(name, &entry["slot"], &shown_points(entry)) else {
-                    continue;
-                };
+                let Some(service) = truth.service(name, &entry["slot"], entry) else { continue };
                 let pod = entry["pod"].as_str().unwrap_or_default().to_owned();
                 for shown in items(&entry["ports"]) {
                     let same =
                         |p: &&Value| p["port"] == shown["external"] && p["protocol"] == shown["protocol"];
                     let port = items(&service["spec"]["ports"]).find(same);
                     let target = port.map_or(Value::Null, |p| p["targetPort"].clone());
-                    let last = Last { pod: pod.clone(), target };
+                    let last = Last { pod: pod.clone(), target, leader: self.leaders };
                     self.present.extend(place(service, &shown["external"]).map(|place| (place, last)));
                 }
             }
@@ -94,8 +102,8 @@ impl Shown {
         if stays { None } else { self.of_another(place(service, &Value::Null), &[pod]) }
     }
 
-    /// Ports of a shared Service that led to the pod they were shown for, and lead to another one now. Ports that
-    /// somebody has bent or that a pod does not have any more are not held to it: the product forgets whose they were.
+    /// Ports of a shared Service that led to the pod they were shown for, and shall lead to another one. What somebody
+    /// else has bent already stays where it leads, and of what was gone already a new leader knows nothing.
     fn ports_given(&self, truth: &Truth<'_>, service: &Value, planned: &Value) -> Vec<&(Last, Duration)> {
         let to = |port: &Value| -> Vec<&str> {
             let pods = truth.living().filter(|pod| number_at(pod, port).is_some());
@@ -103,10 +111,13 @@ impl Shown {
         };
         let blocked = |port: &&Value| port["targetPort"].as_str().is_some_and(|t| t.starts_with('n'));
         let given = |port: &Value| {
-            let same = |p: &&Value| (&p["port"], &p["protocol"]) == (&port["port"], &port["protocol"]);
-            let before = &items(&service["spec"]["ports"]).find(same)?["targetPort"];
+            let led_to = |target: &Value| {
+                let mut same = items(&service["spec"]["ports"]).filter(|p| p["port"] == port["port"]);
+                same.any(|p| token(&p["targetPort"]) == token(target))
+            };
             let shown = self.of_another(place(service, &port["port"]), &to(port))?;
-            (*before == shown.0.target && *before != port["targetPort"]).then_some(shown)
+            let known = led_to(&shown.0.target) || shown.0.leader == self.leaders;
+            (known && !led_to(&port["targetPort"])).then_some(shown)
         };
         items(&planned["spec"]["ports"]).filter(|p| !blocked(p)).filter_map(given).collect()
     }
@@ -116,20 +127,22 @@ impl Shown {
 /// it. Where somebody has given the protocols of one number two, they may get one again.
 pub(crate) fn ports_stay(service: &Value, planned: &Value) -> Verdict {
     let key = |p: &Value| {
-        let token = p["targetPort"].as_str()?.split('-').next()?;
-        let token = if token.len() == 9 { token.strip_prefix('n')? } else { token };
-        let (slot, rest) = p["name"].as_str()?.split_once('-')?;
-        Some((token.to_owned(), slot.to_owned(), rest.split_once('-')?.1.to_owned()))
+        let token = token(&p["targetPort"])?;
+        Some((token.to_owned(), slot_of(p)?, p["name"].as_str()?.rsplit('-').next()?.to_owned()))
     };
     let had: Vec<_> = items(&service["spec"]["ports"]).filter_map(|p| Some((key(p)?, &p["port"]))).collect();
     for port in items(&planned["spec"]["ports"]) {
         let Some(wanted) = key(port) else { continue };
-        // a slot whose ports somebody has bent to two pods is none any more
-        if had.iter().any(|((token, slot, _), _)| *slot == wanted.1 && *token != wanted.0) {
-            continue;
-        }
+        // a slot whose ports somebody has bent to two pods is none any more, and one of two with the same number goes
         let before: Vec<&Value> =
             had.iter().filter(|(k, _)| *k == wanted).map(|(_, number)| *number).collect();
+        let is_bent = had.iter().any(|((token, slot, _), number)| {
+            let own = *slot == wanted.1;
+            own && *token != wanted.0 || !own && before.contains(number)
+        });
+        if is_bent {
+            continue;
+        }
         if !before.is_empty() && before.iter().all(|number| **number != port["port"]) {
             return Err(format!("{port} had another number outside: {service}"));
         }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Verdict;
 use super::truth::{
     Point, Truth, annotation, cluster, is_going, is_shared, items, label, number_at, outside, selects, texts,
+    token,
 };
 
 const RESERVED: &str = "stamp.external-ip.dev/";
@@ -47,7 +48,7 @@ impl Truth<'_> {
         let points: Vec<Point> = ips()
             .flat_map(|ip| told.iter().map(move |(_, outside)| (ip.to_owned(), outside.to_string())))
             .collect();
-        let Some(service) = self.service(cluster, &slot, &[]) else { return wrong("no such slot") };
+        let Some(service) = self.service(cluster, &slot, &Value::Null) else { return wrong("no such slot") };
         let kept = is_shared(service) || annotation(service, "external-ip.dev/pod") == name;
         if is_going(service) || !kept {
             return wrong("the slot is not kept for it");
@@ -67,9 +68,17 @@ impl Truth<'_> {
         if others.flat_map(|s| self.points(s)).any(|(host, port)| points.contains(&(host, number(&port)))) {
             return wrong("another Service has the address");
         }
+        let declared = || items(&pod["spec"]["containers"]).flat_map(|c| items(&c["ports"]));
+        // one that somebody has bent from one of its names to another is mended
+        let shall_lead = |p: &Value, inside: u64| {
+            let same = p["name"].as_str().and_then(|n| n.rsplit('-').next()) == Some(&*inside.to_string());
+            let own =
+                declared().any(|n| token(&n["name"]).is_some_and(|t| token(&p["targetPort"]) == Some(t)));
+            is_shared(service) && same && own
+        };
         let leads = |(inside, outside): &(u64, u64)| {
-            let mut ports = items(&service["spec"]["ports"]);
-            ports.any(|p| p["port"] == *outside && number_at(pod, p) == Some(*inside))
+            let mut ports = items(&service["spec"]["ports"]).filter(|p| p["port"] == *outside);
+            ports.any(|p| number_at(pod, p) == Some(*inside) || shall_lead(p, *inside))
         };
         if told.iter().all(leads) { Ok(()) } else { wrong("not the Service's port") }
     }

@@ -60,8 +60,10 @@ impl<'h> Truth<'h> {
     }
 
     /// The Service of a slot: its own, or the shared one with ports of this number. Where several are there:
-    /// that which answers at all of `points`, and whose label says that it is the cluster's.
-    pub(super) fn service(&self, cluster: &str, slot: &Value, points: &[Point]) -> Option<&'h Value> {
+    /// that which answers at all that is `shown` (an entry, or null), whose label says that it is the cluster's, and
+    /// that is ours.
+    pub(super) fn service(&self, cluster: &str, slot: &Value, shown: &Value) -> Option<&'h Value> {
+        let points = shown_points(shown);
         let own = format!("{cluster}-ext-{slot}");
         let prefix = format!("{cluster}-ext-shared-");
         let shares = |s: &Value| {
@@ -72,7 +74,14 @@ impl<'h> Truth<'h> {
             self.services.iter().copied().filter(|s| s["metadata"]["name"] == *own || shares(s)).collect();
         found.sort_by_key(|s| {
             let (answers, of_cluster) = (self.points(s), label(s, "external-ip.dev/cluster"));
-            (!points.iter().all(|point| answers.contains(point)), of_cluster != Some(cluster))
+            let strange = |ip: &&Value| !answers.iter().any(|(host, _)| **ip == *host);
+            let ours = annotation(s, "external-ip.dev/owner") == Some("external-ip-controller");
+            (
+                !points.iter().all(|point| answers.contains(point)),
+                items(&shown["external"]["ips"]).filter(strange).count(),
+                of_cluster != Some(cluster),
+                !ours,
+            )
         });
         found.first().copied()
     }
@@ -111,11 +120,21 @@ pub(super) fn shown_points(entry: &Value) -> Vec<Point> {
         .collect()
 }
 
-/// The number of the slot that a port of a shared Service is of, by its name: `s3-tcp-53`.
+/// The number of the slot that a port of a shared Service is of, by its name: `s3-tcp-53`. With the name of a port of
+/// another protocol it is no slot's.
 pub(super) fn slot_of(port: &Value) -> Option<Value> {
-    let name = port["name"].as_str()?.split('-').next()?;
-    let number: u32 = name.strip_prefix(['s', 'a'])?.parse().ok()?;
-    Some(number.into())
+    let mut name = port["name"].as_str()?.split('-');
+    let number: u32 = name.next()?.strip_prefix(['s', 'a'])?.parse().ok()?;
+    let sound = port["protocol"].as_str()?.eq_ignore_ascii_case(name.next()?);
+    sound.then(|| number.into())
+}
+
+/// By its name, whose a shared port is, of a pod or a Service: also where it leads to nobody because another has the
+/// name, too.
+pub(super) fn token(target: &Value) -> Option<&str> {
+    let token = target.as_str()?.split_once('-')?.0;
+    let token = if token.len() == 9 { token.strip_prefix('n')? } else { token };
+    (token.len() == 8 && token.starts_with('x')).then_some(token)
 }
 
 /// Whether a Service is one that slots share.
