@@ -70,15 +70,14 @@ fn read(pid: i32, dir: &Path) -> Option<Marked> {
 /// What the process was started with. For a moment at its start a program has none that could be read, although its
 /// parent has already been told that it runs: a young process with an empty environment is asked again.
 fn environment(pid: i32) -> Option<Vec<u8>> {
-    /// The moment takes microseconds, or as long as a loaded machine does not schedule the process.
-    const PATIENCE: Duration = Duration::from_millis(500);
+    /// The moment takes microseconds, or as long as a slow disk needs for the program or a loaded machine does not
+    /// schedule it.
     const YOUNG: Duration = Duration::from_secs(10);
-    let begun = Instant::now();
     loop {
         let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
         // Kernel threads and processes that have ended run no program.
         let settled = !environ.is_empty() || fs::read_link(format!("/proc/{pid}/exe")).is_err();
-        if settled || begun.elapsed() > PATIENCE || age(pid).is_none_or(|age| age > YOUNG) {
+        if settled || age(pid).is_none_or(|age| age > YOUNG) {
             return Some(environ);
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -159,5 +158,27 @@ pub(crate) fn end_all(dir: &Path) -> Result<()> {
 fn reap(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_no_environment_yet_is_found_once_it_has() {
+        let dir = PathBuf::from(format!("/slow-to-start-{}", std::process::id()));
+        let marks = format!("{DIR_MARK}={} {COMPONENT_MARK}=slow", dir.display());
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("sleep 1; exec env {marks} sleep 30")])
+            .env_clear()
+            .spawn()
+            .unwrap();
+        let found = find(&dir);
+        end_all(&dir).unwrap();
+        let _ = child.wait(); // whoever ended it may have taken its status
+        assert_eq!(found.iter().map(|p| p.component.as_str()).collect::<Vec<_>>(), ["slow"]);
     }
 }
