@@ -20,6 +20,7 @@ mod histories;
 mod limits;
 mod milestones;
 mod names;
+mod others;
 mod plan;
 mod reach;
 mod readiness;
