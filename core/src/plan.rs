@@ -38,7 +38,7 @@ use crate::settings::{Exposure, Retention};
 use crate::state::State;
 use alarms::Alarms;
 use assign::{Assignment, NewSlot, Slot, Turn};
-use line::{Next, Pass};
+use line::{Next, Pass, Waiting, Waits};
 use memory::Memory;
 use sharing::{Draft, Drafts};
 
@@ -60,8 +60,9 @@ pub struct Now {
 pub struct Planner {
     touched: BTreeSet<Key>,
     wakes: Alarms<Key>,
-    /// Clusters that wait for what they share with others: when the pod was made that waits longest, seconds since 1970.
-    waiting: BTreeMap<Key, i64>,
+    waiting: Waiting,
+    /// Clusters that lack slots ahead of their pods.
+    wishing: BTreeSet<Key>,
     /// When it planned first, seconds since 1970.
     began: Option<i64>,
     memory: Memory,
@@ -105,7 +106,7 @@ impl Planner {
         self.plan_in_line(state, now, unknown)
     }
 
-    /// Plans one cluster; ahead of its pods as well unless another one waits for what both may have.
+    /// Plans one cluster.
     fn plan_cluster(
         &mut self,
         state: &State,
@@ -116,9 +117,10 @@ impl Planner {
     ) -> Next {
         self.wakes.cancel(cluster);
         self.waiting.remove(cluster);
+        self.wishing.remove(cluster);
         let (until, ahead) = match pass {
-            Pass::Until(until) => (until, false),
-            Pass::Ahead => (i64::MAX, self.waiting.is_empty()),
+            Pass::Until(until) => (until, None),
+            Pass::Ahead => (i64::MAX, Some(&self.waiting)),
         };
         let began = self.began.unwrap_or_default();
         let turn = Turn { now: now.monotonic, began, until, ahead };
@@ -129,7 +131,10 @@ impl Planner {
         if let Some(at) = wake {
             self.wakes.set(cluster.clone(), at);
         }
-        self.waiting.extend(waits.map(|since| (cluster.clone(), since)));
+        self.waiting.put(cluster, waits);
+        if let Next::Ahead = next {
+            self.wishing.insert(cluster.clone());
+        }
         next
     }
 
@@ -179,16 +184,15 @@ struct ClusterPlan<'a> {
     memory: &'a mut Memory,
     cluster: &'a Key,
     now: Now,
-    turn: Turn,
+    turn: Turn<'a>,
     actions: Vec<Action>,
     wake: Option<Duration>,
-    /// Since when it has waited for what clusters share, as [`Planner::waiting`].
-    waits: Option<i64>,
+    waits: Waits,
     next: Next,
 }
 
 impl<'a> ClusterPlan<'a> {
-    fn new(state: &'a State, memory: &'a mut Memory, cluster: &'a Key, now: Now, turn: Turn) -> Self {
+    fn new(state: &'a State, memory: &'a mut Memory, cluster: &'a Key, now: Now, turn: Turn<'a>) -> Self {
         Self {
             state,
             memory,
@@ -197,7 +201,7 @@ impl<'a> ClusterPlan<'a> {
             turn,
             actions: Vec::new(),
             wake: None,
-            waits: None,
+            waits: Waits::default(),
             next: Next::Nothing,
         }
     }
@@ -208,13 +212,13 @@ impl<'a> ClusterPlan<'a> {
         self.memory.ledger.begin(rest, self.now.monotonic);
         let mut drafts = sharing::drafts(self.state, self.memory, self.cluster, self.now.monotonic);
         let slots = assign::slots(self.state, self.memory, self.cluster, &mut drafts);
-        let assignment =
+        let mut assignment =
             assign::assign(self.state, self.memory, self.cluster, &claims, &slots, &mut drafts, self.turn);
         for (claim, reason) in &assignment.stepped {
             self.tell(claims[*claim].pod, reason);
         }
         self.wake_at(assignment.wake);
-        self.waits = assignment.waits;
+        self.waits = std::mem::take(&mut assignment.waits);
         if let Some(next) = assignment.next {
             // the rest when all in line before it are served
             self.next = Next::InLine(next);

@@ -316,6 +316,48 @@ fn who_makes_slots_ahead_gets_a_free_address_once_nobody_waits_for_it() {
     assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-0", "c-ext-1"]);
 }
 
+/// `d-1` waits, then `c-0` comes, whose class makes one ahead.
+fn one_ahead_while_another_waits(edit: impl FnOnce(&mut Class, &mut Class)) -> World {
+    let (mut default, mut ahead) = (Class::default(), Class { spare_slots: 1, ..Class::default() });
+    edit(&mut default, &mut ahead);
+    let mut settings = settings(default);
+    settings.classes.insert("ahead".to_owned(), ahead);
+    let mut world = World::new(settings);
+    for name in ["d-0", "d-1"] {
+        world.pod(name).label(names::CLUSTER_LABEL, "d").stamped().create();
+    }
+    world.settle();
+    assert_eq!(world.entry("d", "d-1").state, EntryState::Pending);
+    world.pod("c-0").annotation(names::CLASS_ANNOTATION, "ahead").stamped().create();
+    world.settle();
+    world
+}
+
+#[test]
+fn who_waits_for_what_a_slot_ahead_does_not_take_holds_nobody_up() {
+    let by_class = one_ahead_while_another_waits(|default, _| default.load_balancers = Some(1));
+    let by_pool = one_ahead_while_another_waits(|default, ahead| {
+        *default = class(pool(100, 1));
+        *ahead = Class { spare_slots: 1, ..class(pool(110, 2)) };
+    });
+    for world in [by_class, by_pool] {
+        assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-0", "c-ext-1", "d-ext-0"]);
+    }
+}
+
+#[test]
+fn a_slot_is_made_ahead_once_the_pod_that_waited_for_what_it_takes_is_gone() {
+    let mut world = one_ahead_while_another_waits(|default, ahead| {
+        let both = [pool(109, 3), vec!["2001:db8::1".parse().unwrap()]].concat(); // one pair
+        *default = class(both);
+        *ahead = Class { spare_slots: 1, ..class(pool(110, 2)) };
+    });
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-0", "d-ext-0"], "111 may be d-1's");
+    world.delete_pod("d-1");
+    world.settle();
+    assert_eq!(world.services.keys().collect::<Vec<_>>(), ["c-ext-0", "c-ext-1", "d-ext-0"]);
+}
+
 #[test]
 fn a_pod_that_awaits_an_address_that_is_not_free_starts_without_it_and_is_told_why() {
     let mut waits = class(pool(100, 1));

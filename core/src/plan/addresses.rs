@@ -11,6 +11,7 @@ use crate::addresses::is_lost;
 use crate::demand::Demand;
 use crate::names::{self, Key};
 use crate::objects::{Pod, Service};
+use crate::reason::Code;
 use crate::settings::{Class, Exposure};
 use crate::state::{State, count};
 
@@ -169,7 +170,7 @@ impl ClusterPlan<'_> {
         match self.memory.ledger.pick(self.state, class, (&kept, &[]), self.now.monotonic) {
             Ok(picked) => kept.into_iter().chain(picked).collect(),
             Err(rested) => {
-                self.waits = self.waits.into_iter().chain([pod.created]).min();
+                self.waits.add(Code::NoFreeAddress, demand.class_name, pod.created);
                 self.wake_at(rested);
                 Vec::new()
             }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::line::{Waiting, Waits};
 use super::memory::Memory;
 use super::sharing::Drafts;
 use crate::claim::{Claim, best};
@@ -47,9 +48,7 @@ pub(super) struct Assignment {
     pub(super) spare: Vec<Spare>,
     /// Slots ahead of the pods are missing.
     pub(super) wishes: bool,
-    /// When the pod was made that waits longest for what clusters share, seconds since 1970; the far future where only
-    /// pods do that are reached already.
-    pub(super) waits: Option<i64>,
+    pub(super) waits: Waits,
     /// When the pod was made that comes after those of other clusters; it and later ones have not been served.
     pub(super) next: Option<i64>,
     pub(super) wake: Option<Duration>,
@@ -68,15 +67,15 @@ impl Assignment {
 
 /// When it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Turn {
+pub(super) struct Turn<'p> {
     /// Since some start.
     pub(super) now: Duration,
     /// Since when this planner has planned, seconds since 1970: pods made since then were made with these settings.
     pub(super) began: i64,
     /// Pods made later than this, seconds since 1970, come after those of other clusters, which have waited longer.
     pub(super) until: i64,
-    /// All pods have been served, and none waits at a limit that clusters share: slots may be made ahead.
-    pub(super) ahead: bool,
+    /// All pods have been served, and slots may be made ahead of what these do not wait for.
+    pub(super) ahead: Option<&'p Waiting>,
 }
 
 /// A slot ahead of its pod.
@@ -120,7 +119,7 @@ struct Desk<'p, 'a> {
     planned: HashSet<u32>,
     /// No number below it is free.
     lowest: u32,
-    turn: Turn,
+    turn: Turn<'p>,
     result: Assignment,
 }
 
@@ -132,7 +131,7 @@ pub(super) fn assign<'a>(
     claims: &[Claim<'_>],
     slots: &BTreeMap<u32, Slot<'a>>,
     drafts: &mut Drafts<'a>,
-    turn: Turn,
+    turn: Turn<'_>,
 ) -> Assignment {
     let result = Assignment { free: slots.keys().copied().collect(), ..Assignment::default() };
     let (by_id, by_name) =
@@ -163,7 +162,7 @@ pub(super) fn assign<'a>(
     desk.free_given_way();
     for i in waiting.into_iter().filter(|i| !claims[*i].pod.terminating) {
         // once one is refused there is nothing left to be in line for
-        if claims[i].pod.created > turn.until && desk.result.waits.is_none() {
+        if claims[i].pod.created > turn.until && desk.result.waits.is_empty() {
             desk.result.next = Some(claims[i].pod.created);
             return desk.result;
         }
@@ -272,7 +271,7 @@ impl Desk<'_, '_> {
             // a step down is no reason to give up an address
             let wanted = 0..place.map_or(all, |place| place + 1);
             if let Err(reason) = self.place(index, claim, wanted, None) {
-                self.refuse(index, reason, i64::MAX);
+                self.refuse(index, claim, reason, i64::MAX);
             }
             return;
         }
@@ -291,7 +290,7 @@ impl Desk<'_, '_> {
         let all = claim.granted().map_or(0, |(demand, _)| demand.class.exposure.len());
         if let Err(reason) = self.place(index, claim, 0..all, None) {
             self.result.wake = self.result.wake.into_iter().chain(self.next_rested()).min();
-            self.refuse(index, reason, claim.pod.created);
+            self.refuse(index, claim, reason, claim.pod.created);
         }
     }
 
@@ -323,10 +322,9 @@ impl Desk<'_, '_> {
         Err(first.unwrap_or_else(|| Code::WaitingForSlot.into()))
     }
 
-    fn refuse(&mut self, index: usize, reason: Reason, since: i64) {
-        use Code::{ClassLimit, InstallationLimit, NamespaceLimit, NoFreeAddress};
-        if matches!(reason.code, NamespaceLimit | ClassLimit | InstallationLimit | NoFreeAddress) {
-            self.result.waits = self.result.waits.into_iter().chain([since]).min();
+    fn refuse(&mut self, index: usize, claim: &Claim<'_>, reason: Reason, since: i64) {
+        if let Some((demand, _)) = claim.granted() {
+            self.result.waits.add(reason.code, demand.class_name, since);
         }
         self.result.refused.push((index, reason));
     }

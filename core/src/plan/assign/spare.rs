@@ -30,7 +30,7 @@ impl Desk<'_, '_> {
                 continue;
             }
             self.result.wishes = true;
-            if !self.turn.ahead || !self.result.refused.is_empty() || self.is_full(demand) {
+            if !self.may_go_ahead(demand) || !self.result.refused.is_empty() || self.is_full(demand) {
                 continue;
             }
             let (pod, anonymous) = (name.as_deref().unwrap_or_default(), name.is_none());
@@ -41,6 +41,11 @@ impl Desk<'_, '_> {
             self.result.asked.insert(number, asked);
             self.result.spare.push(Spare { like, name, number });
         }
+    }
+
+    fn may_go_ahead(&self, demand: &Demand<'_>) -> bool {
+        let others = self.turn.ahead;
+        others.is_some_and(|others| !others.wants(self.state.settings(), self.cluster, demand))
     }
 
     fn is_full(&self, demand: &Demand<'_>) -> bool {
