@@ -346,7 +346,8 @@ impl Memory {
         self.free_since(cluster, service, now);
     }
 
-    /// Takes note of where a shared Service's ports lead; answers which are not for everybody.
+    /// Takes note of where a shared Service's ports lead; answers which are not for everybody. A free slot to which
+    /// somebody has given another one's rests anew.
     pub(super) fn note_ports(
         &mut self,
         cluster: &Key,
@@ -356,7 +357,11 @@ impl Memory {
     ) -> KeptPorts {
         let slots = self.slots.entry(cluster.clone()).or_default();
         let ports = slots.ports.entry(service.key.clone()).or_default();
-        ports.note(service, |slot| slots.free.get(&share_key(&service.key, slot)).copied(), rest, now);
+        let free_key = |slot| share_key(&service.key, slot);
+        let changed = ports.note(service, |slot| slots.free.get(&free_key(slot)).copied(), rest, now);
+        for slot in changed {
+            slots.free.remove(&free_key(slot));
+        }
         ports.kept(rest)
     }
 

@@ -26,25 +26,27 @@ pub(super) struct PortMemory {
 
 impl PortMemory {
     /// Takes note of where the ports lead now, and forgets what has rested. `free_since` tells it of a slot: its ports
-    /// rest since then.
+    /// rest since then. Answers the slots that lead where they did not.
     pub(super) fn note(
         &mut self,
         service: &Service,
         free_since: impl Fn(u32) -> Option<Duration>,
         rest: Duration,
         now: Duration,
-    ) {
+    ) -> BTreeSet<u32> {
         if self.uid != service.uid {
             *self = Self { uid: service.uid.clone(), ..Self::default() };
         }
         let current = leads(service);
-        for (lead, slot) in std::mem::take(&mut self.current) {
-            if !current.contains_key(&lead) {
-                self.former.insert(lead, slot.and_then(&free_since).unwrap_or(now));
-            }
+        let before = std::mem::take(&mut self.current);
+        for (lead, slot) in before.iter().filter(|(lead, _)| !current.contains_key(lead)) {
+            self.former.insert(lead.clone(), slot.and_then(&free_since).unwrap_or(now));
         }
         self.former.retain(|_, since| *since + rest > now);
+        let are_new = current.iter().filter(|(lead, slot)| before.get(lead) != Some(slot));
+        let changed = are_new.filter_map(|(_, slot)| *slot).collect();
         self.current = current;
+        changed
     }
 
     pub(super) fn kept(&self, rest: Duration) -> KeptPorts {

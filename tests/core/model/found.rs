@@ -173,7 +173,7 @@ fn a_pod_that_changes_its_cluster_during_a_write_to_it_is_labelled_in_the_end() 
             born(1),
             born(2),
             Step::Deliver { replica: 0, feed: 5, messages: 1 },
-            Step::Write { replica: 0, which: 0, fate: Fate::Answered },
+            WRITE,
             born(0),
             born(4),
             Step::ForceDelete { pod: 5 },
@@ -222,7 +222,7 @@ fn who_waits_at_a_limit_is_served_when_a_service_does_not_become_ours() {
             Step::Deliver { replica: 0, feed: 0, messages: 2 },
             born(3),
             Step::Move { pod: 7, to: Home::Nowhere },
-            Step::Write { replica: 0, which: 0, fate: Fate::Answered },
+            WRITE,
             Step::Balance { service: 0, what: Balance::SameAs { service: 0 } },
             Step::Answers { replica: 0 },
             Step::Move { pod: 3, to: Home::Nowhere },
@@ -466,6 +466,53 @@ fn a_free_slot_is_given_to_another_pod_without_numbers_that_were_somebody_elses_
             Step::Settle,
             born(8),
             Step::EditService { service: 4, edit: ServiceEdit::Swap { field: PortField::Number } },
+        ],
+    );
+}
+
+/// A free slot whose ports somebody gives the name of another one rests from then on.
+#[test]
+fn a_free_slot_that_gets_another_ones_ports_by_hand_rests_anew() {
+    let class = Class { order: Order::Shared, not_ready_too: false, room: 2, ..CLASS };
+    goes_well(
+        Setting { limits: (2, 128, 1000), class, ..SETTING },
+        &[
+            born(4),
+            born(1),
+            born(0),
+            Step::ForceDelete { pod: 1 },
+            Step::Deliver { replica: 0, feed: 0, messages: 2 },
+            Step::Settle,
+            Step::Pass { seconds: 1 },
+            Step::ForceDelete { pod: 1 },
+            Step::Settle,
+            Step::EditService { service: 6, edit: ServiceEdit::Swap { field: PortField::Name } },
+        ],
+    );
+}
+
+#[test]
+fn a_free_slot_that_gets_another_ones_numbers_by_hand_rests_anew() {
+    let class = Class { order: Order::Shared, not_ready_too: false, room: 2, ..CLASS };
+    goes_well(
+        Setting { limits: (64, 128, 3), class, ..SETTING },
+        &[
+            born(6),
+            Step::Kubelet { pod: 0 },
+            Step::Born { who: 3, ports: 2, webhook: Of(0), forged: false },
+            Step::Deliver { replica: 0, feed: 0, messages: 1 },
+            Step::Squat { slot: 1, adopt: false },
+            Step::Finish { pod: 5, failed: false },
+            born(0),
+            Step::Squat { slot: 2, adopt: false },
+            Step::Squat { slot: 0, adopt: false },
+            Step::Settle,
+            born(2),
+            Step::Deliver { replica: 0, feed: 0, messages: 1 },
+            WRITE,
+            Step::Pass { seconds: 1 },
+            Step::EditService { service: 5, edit: ServiceEdit::Swap { field: PortField::Number } },
+            born(8),
         ],
     );
 }
