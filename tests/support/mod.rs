@@ -16,9 +16,9 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 /// Long enough for a machine whose cores are shared; a test that needs it has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Waits until `look` finds something. Panics after a minute with what it said last.
+/// Waits until `look` finds something. Panics after [`PATIENCE`] with what it said last.
 pub(crate) async fn eventually<T, F>(what: &str, look: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, String>>,
