@@ -39,13 +39,32 @@ impl AuditEvent {
     }
 }
 
+/// The position after the last whole line. The file's length is none: while the API server writes a line, it may end
+/// within it (Linux lets a file grow by the page).
+pub(crate) fn end(path: &Path) -> Result<u64> {
+    let mut file = open(path)?;
+    let mut before = file.metadata()?.len();
+    let mut piece = Vec::new();
+    while before > 0 {
+        let from = before.saturating_sub(64 << 10);
+        file.seek(SeekFrom::Start(from))?;
+        piece.clear();
+        (&mut file).take(before - from).read_to_end(&mut piece)?;
+        if let Some(whole) = whole_lines(&piece) {
+            return Ok(from + whole as u64);
+        }
+        before = from;
+    }
+    Ok(0)
+}
+
 /// Finished requests logged after `position`, and the position after the last whole line.
 pub(crate) fn read(path: &Path, position: u64) -> Result<(Vec<AuditEvent>, u64)> {
-    let mut file = File::open(path).with_context(|| format!("no audit log at {}", path.display()))?;
+    let mut file = open(path)?;
     file.seek(SeekFrom::Start(position))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    let whole = whole_lines(&bytes).unwrap_or(0);
     let mut events = Vec::new();
     for line in bytes[..whole].split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
         let value: Value = serde_json::from_slice(line).context("a line of the audit log is not JSON")?;
@@ -54,6 +73,15 @@ pub(crate) fn read(path: &Path, position: u64) -> Result<(Vec<AuditEvent>, u64)>
         }
     }
     Ok((events, position + whole as u64))
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).with_context(|| format!("no audit log at {}", path.display()))
+}
+
+/// How many of the bytes are whole lines, if any.
+fn whole_lines(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().rposition(|b| *b == b'\n').map(|at| at + 1)
 }
 
 fn event(value: &Value) -> AuditEvent {
@@ -77,22 +105,61 @@ fn event(value: &Value) -> AuditEvent {
 mod tests {
     use super::*;
 
+    fn line(verb: &str) -> String {
+        format!(
+            "{{\"stage\":\"ResponseComplete\",\"verb\":\"{verb}\",\"responseStatus\":{{\"code\":200}}}}\n"
+        )
+    }
+
+    fn verbs(path: &Path, position: u64) -> Vec<String> {
+        read(path, position).unwrap().0.into_iter().map(|event| event.verb).collect()
+    }
+
+    /// A log of its own for each test, gone with it.
+    struct Log(std::path::PathBuf);
+
+    impl Log {
+        fn new(test: &str, text: &str) -> Self {
+            let log = Self(std::env::temp_dir().join(format!("audit-{test}-{}", std::process::id())));
+            log.write(text);
+            log
+        }
+
+        fn write(&self, text: &str) {
+            std::fs::write(&self.0, text).unwrap();
+        }
+    }
+
+    impl Drop for Log {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
     #[test]
     fn a_half_written_line_is_read_the_next_time() {
-        let path = std::env::temp_dir().join(format!("audit-{}", std::process::id()));
-        let line = |verb: &str| {
-            format!(
-                "{{\"stage\":\"ResponseComplete\",\"verb\":\"{verb}\",\"responseStatus\":{{\"code\":200}}}}\n"
-            )
-        };
-        std::fs::write(&path, format!("{}{{\"sta", line("create"))).unwrap();
-        let (events, position) = read(&path, 0).unwrap();
+        let log = Log::new("read", &format!("{}{{\"sta", line("create")));
+        let (events, position) = read(&log.0, 0).unwrap();
         assert_eq!(events.len(), 1);
         assert!(events[0].is_write());
         assert_eq!(events[0].code, 200);
-        std::fs::write(&path, format!("{}{}", line("create"), line("get"))).unwrap();
-        let (events, _) = read(&path, position).unwrap();
-        assert_eq!(events.iter().map(|e| e.verb.as_str()).collect::<Vec<_>>(), ["get"]);
-        std::fs::remove_file(&path).unwrap();
+        log.write(&format!("{}{}", line("create"), line("get")));
+        assert_eq!(verbs(&log.0, position), ["get"]);
+    }
+
+    #[test]
+    fn the_end_is_before_a_half_written_line() {
+        let log = Log::new("end", "");
+        assert_eq!(end(&log.0).unwrap(), 0);
+        log.write("{\"sta");
+        assert_eq!(end(&log.0).unwrap(), 0);
+        // as long as a line can be, and longer than the pieces it is looked for in
+        let half = line(&"x".repeat(200_000));
+        log.write(&format!("{}{}", line("create"), &half[..150_000]));
+        let position = end(&log.0).unwrap();
+        log.write(&format!("{}{half}{}", line("create"), line("get")));
+        let read = verbs(&log.0, position);
+        assert_eq!((read.len(), read[0].len(), read[1].as_str()), (2, 200_000, "get"));
+        assert_eq!(end(&log.0).unwrap(), std::fs::metadata(&log.0).unwrap().len());
     }
 }

@@ -195,7 +195,7 @@ impl Cluster {
 
     /// The end of the audit log, for [`Cluster::audit_events_since`].
     pub fn audit_position(&self) -> Result<u64> {
-        Ok(fs::metadata(self.site()?.audit_log())?.len())
+        audit::end(&self.site()?.audit_log())
     }
 
     /// The requests finished since a position, and the position after them.

@@ -77,8 +77,8 @@ pub(crate) async fn run(args: Record) -> Result<()> {
     println!("recording");
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
     let closing = etcd::last(&mut etcd).await?;
-    // the watches are at most this far behind; what still lacks then is told as a gap by the comparison
-    sleep(Duration::from_secs(1)).await;
+    // the watches are at most this far behind, on a busy machine too; what still lacks then is told as a gap by the comparison
+    sleep(Duration::from_secs(3)).await;
     tasks.shutdown().await;
     let _ = to.send(Line::History(closing));
     drop(to);
