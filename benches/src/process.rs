@@ -1,6 +1,6 @@
 //! A server that is measured: a child process, what it costs, and its end.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,5 +72,5 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
 
 /// An address of the loopback nobody listens at now.
 pub(crate) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    Ok((Ipv4Addr::LOCALHOST, local_cluster::free_port()?).into())
 }

@@ -49,10 +49,7 @@ impl Rig {
 async fn who_accepts_is_reached_who_refuses_is_not_and_each_is_dialled_once_per_interval() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let open = listener.local_addr().unwrap().to_string();
-    let closed = {
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        gone.local_addr().unwrap().to_string()
-    };
+    let closed = format!("127.0.0.1:{}", local_cluster::free_port().unwrap());
     let mut rig = rig(Role::Leading { term: 1 });
     rig.targets.send_replace(Arc::new([target(&open), target(&closed)].into()));
     let found: HashMap<_, _> = [rig.next().await.unwrap(), rig.next().await.unwrap()].into();

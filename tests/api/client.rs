@@ -12,6 +12,11 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::served::{CLUSTER, Member, NAMESPACE, Served, authority, one_token};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Nobody else answers there while it is stopped.
+fn its_own() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, local_cluster::free_port().unwrap()).into()
+}
+
 /// Long enough for a machine whose cores are shared; a test that needs it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -87,7 +92,7 @@ async fn a_changed_map_is_followed() {
 async fn a_restart_of_the_controller_costs_no_address() {
     let authority = authority();
     let files = Files::of("restart", &authority);
-    let served = Served::start(&authority, ANY, Access::Open);
+    let served = Served::start(&authority, its_own(), Access::Open);
     served.publish(&[member(1, 1)], 7);
     let mapper = AddressMapper::https(files.source(&served.url())).unwrap();
     timeout(PATIENCE, mapper.ready()).await.unwrap();
@@ -109,7 +114,7 @@ async fn a_restart_of_the_controller_costs_no_address() {
 #[tokio::test]
 async fn a_replica_that_is_behind_takes_nothing_back() {
     let authority = authority();
-    let ahead = Served::start(&authority, ANY, Access::Open);
+    let ahead = Served::start(&authority, its_own(), Access::Open);
     ahead.publish(&[member(2, 1)], 9);
     let mapper = AddressMapper::https(Files::of("behind", &authority).source(&ahead.url())).unwrap();
     timeout(PATIENCE, mapper.ready()).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use local_cluster::free_port;
 use serde_json::{Value, json};
 
 use crate::balancer::{give, of_class};
@@ -11,7 +12,7 @@ use crate::support::eventually;
 #[tokio::test]
 async fn an_address_that_answers_is_reachable_until_nobody_answers_any_more() {
     let space = Space::new("reach").await;
-    let member = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let member = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port().unwrap())).unwrap();
     let port = member.local_addr().unwrap().port();
     let annotations = json!({"external-ip.dev/class": "dialled", "external-ip.dev/ports": port.to_string()});
     space.pod("p", json!({"metadata": {"annotations": annotations}})).await;

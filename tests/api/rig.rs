@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use local_cluster::{AuditEvent, Cluster, Level};
+use local_cluster::{AuditEvent, Cluster, Level, free_port};
 use serde_json::{Value, json};
 
 use crate::providers::with_presets;
@@ -14,7 +14,7 @@ use crate::support::dns::Dns;
 use crate::support::eventually;
 use crate::support::https::{self, Response};
 pub(crate) use crate::support::install::{ACCOUNT, ca, install};
-use crate::support::product::{Launch, Ports, Product, free_port};
+use crate::support::product::{Launch, Ports, Product};
 
 /// Classes the tests use: `default` and one that gives addresses back at once.
 pub(crate) const CONFIG: &str = "
@@ -90,7 +90,7 @@ impl Rig {
     /// A cluster of its own with a product, for tests that break things. Blocks while the cluster starts.
     pub(crate) fn start(name: &str, config: &str) -> Self {
         let cluster = Cluster::for_tests(name, Level::ControlPlane).expect("a cluster to test on");
-        let admission_port = free_port();
+        let admission_port = free_port().unwrap();
         install(&cluster, admission_port);
         let kubeconfig = cluster.user_kubeconfig(ACCOUNT, &["system:serviceaccounts"]).unwrap();
         let directory = cluster.dir().unwrap().join("product");

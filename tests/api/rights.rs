@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use local_cluster::{Cluster, Level};
+use local_cluster::{Cluster, Level, free_port};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
@@ -10,7 +10,7 @@ use crate::rig::{ACCOUNT, fetch, install};
 use crate::support::api::Api;
 use crate::support::eventually;
 use crate::support::install::HOME;
-use crate::support::product::{Launch, Ports, Product, free_port};
+use crate::support::product::{Launch, Ports, Product};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const REGISTRATION: &str =
@@ -55,7 +55,7 @@ struct Round {
 fn start() -> (Cluster, PathBuf, PathBuf) {
     let cluster = Cluster::for_tests("rights", Level::ControlPlane).expect("a cluster to test on");
     // nobody answers there: every pod comes past the webhook
-    install(&cluster, free_port());
+    install(&cluster, free_port().unwrap());
     let kubeconfig = cluster.user_kubeconfig(ACCOUNT, &["system:serviceaccounts"]).unwrap();
     let directory = cluster.dir().unwrap().join("product");
     std::fs::create_dir_all(&directory).unwrap();

@@ -190,10 +190,11 @@ impl Rig {
 
     fn judge(mut self, audited: u64, demands: &Value) {
         self.recording.take().expect("recording").stop();
-        let whole = audited..self.cluster.audit_position().unwrap();
+        let position = |at: u64| usize::try_from(at).unwrap();
+        let whole = position(audited)..position(self.cluster.audit_position().unwrap());
         let log = std::fs::read(self.cluster.dir().unwrap().join("audit.log")).unwrap();
         let write = |name: &str, bytes: &[u8]| std::fs::write(self.record.join(name), bytes).unwrap();
-        write("audit.jsonl", &log[usize::try_from(whole.start).unwrap()..usize::try_from(whole.end).unwrap()]);
+        write("audit.jsonl", &log[whole]);
         let notes: Vec<String> = self.notes.iter().map(Value::to_string).collect();
         write("disturbances.jsonl", notes.join("\n").as_bytes());
         write("expect.json", demands.to_string().as_bytes());

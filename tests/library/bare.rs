@@ -10,16 +10,16 @@ use external_ip_controller::client;
 use external_ip_controller::map::{Current, Liveness};
 use external_ip_controller::metrics::Metrics;
 use kube::Client;
-use local_cluster::{Cluster, Component, Level};
+use local_cluster::{Cluster, Component, Level, free_port};
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::api::{Api, config};
+use crate::support::eventually;
 use crate::support::install::{ACCOUNT, HOME, install};
 use crate::support::proxy::Proxy;
-use crate::support::{eventually, product::free_port};
 
 /// The cluster, for one test.
 pub(crate) struct Bare {
@@ -36,7 +36,7 @@ impl Bare {
         let alone = ALONE.lock().await;
         let start = || {
             let cluster = Cluster::for_tests("library", Level::ControlPlane).expect("a cluster to test on");
-            install(&cluster, free_port());
+            install(&cluster, free_port().unwrap());
             let kubeconfig = cluster.user_kubeconfig(ACCOUNT, &["system:serviceaccounts"]).unwrap();
             (cluster, kubeconfig)
         };

@@ -1,11 +1,11 @@
 //! The product as a child process.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use local_cluster::Cluster;
+use local_cluster::{Cluster, free_port};
 
 use super::https::{self, Response};
 use super::{eventually, within};
@@ -45,7 +45,7 @@ pub(crate) struct Ports {
 impl Ports {
     /// Free ones where none was given.
     pub(crate) fn chosen(self) -> Self {
-        let choose = |port: u16| if port == 0 { free_port() } else { port };
+        let choose = |port: u16| if port == 0 { free_port().unwrap() } else { port };
         let Self { mapping, admission, admin } = self;
         Self { mapping: choose(mapping), admission: choose(admission), admin: choose(admin) }
     }
@@ -135,9 +135,4 @@ impl Drop for Product {
         }
         self.kill();
     }
-}
-
-/// A port nobody listens on now.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

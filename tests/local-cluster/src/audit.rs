@@ -119,9 +119,9 @@ mod tests {
     struct Log(std::path::PathBuf);
 
     impl Log {
-        fn new(test: &str, text: &str) -> Self {
+        fn new(test: &str, content: &str) -> Self {
             let log = Self(std::env::temp_dir().join(format!("audit-{test}-{}", std::process::id())));
-            log.write(text);
+            log.write(content);
             log
         }
 

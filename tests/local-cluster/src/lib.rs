@@ -40,6 +40,7 @@ mod member;
 mod node;
 mod options;
 mod pki;
+mod ports;
 mod progress;
 mod site;
 mod tools;
@@ -53,6 +54,7 @@ pub use down::{all, down};
 pub use marked::{Marked, find as marked_processes};
 pub use member::MEMBER_IMAGE;
 pub use options::{Level, Lifetime, Options};
+pub use ports::free_port;
 pub use progress::Progress;
 
 /// Makes everything a level needs, so that `up` starts at once.

@@ -1,14 +1,15 @@
 //! One cluster as data: its directory, addresses, ports and tools. Everything else is computed from it.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::cache;
 use crate::options::{Level, Options};
+use crate::ports::free_port;
 use crate::tools::Tools;
 
 // Documentation and benchmark ranges only: none of them is anybody's network.
@@ -62,18 +63,16 @@ pub(crate) struct Site {
 impl Site {
     /// A new cluster with ports nobody uses.
     pub(crate) fn plan(options: &Options, tools: Tools) -> Result<Self> {
-        let free = free_ports(5)?;
+        let outer_api = free_port()?;
         let ports = match options.level {
             Level::ControlPlane => Ports {
-                outer_api: free[0],
-                inner_api: free[0],
-                etcd: free[1],
-                etcd_peer: free[2],
-                metallb: free[3],
+                outer_api,
+                inner_api: outer_api,
+                etcd: free_port()?,
+                etcd_peer: free_port()?,
+                metallb: free_port()?,
             },
-            Level::Node => {
-                Ports { outer_api: free[0], inner_api: 6443, etcd: 2379, etcd_peer: 2380, metallb: 7472 }
-            }
+            Level::Node => Ports { outer_api, inner_api: 6443, etcd: 2379, etcd_peer: 2380, metallb: 7472 },
         };
         Ok(Self {
             dir: options.resolved_dir()?,
@@ -216,43 +215,9 @@ fn make_dir(dir: &Path) -> Result<()> {
     Ok(fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?)
 }
 
-/// Ports below the range the kernel hands out by itself: a component that is stopped and started again must find its
-/// port free, and a client that dials it meanwhile must not meet itself (TCP connects a port to itself where both
-/// ends are drawn from the same range).
-fn free_ports(count: u16) -> Result<Vec<u16>> {
-    const LOWEST: u16 = 10_000;
-    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let end = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768);
-    let end = if end > LOWEST + 1000 { end } else { u16::MAX };
-    let blocks = (end - LOWEST) / count;
-    for _ in 0..200 {
-        let block = u16::try_from(random_u32()? % u32::from(blocks))?;
-        let ports: Vec<u16> = (0..count).map(|n| LOWEST + block * count + n).collect();
-        let held: Vec<_> = ports.iter().flat_map(|port| TcpListener::bind(("127.0.0.1", *port))).collect();
-        if held.len() == ports.len() {
-            return Ok(ports);
-        }
-    }
-    bail!("found no {count} free ports on 127.0.0.1 between {LOWEST} and {end}")
-}
-
-fn random_u32() -> Result<u32> {
-    use ring::rand::SecureRandom;
-    let mut bytes = [0; 4];
-    ring::rand::SystemRandom::new().fill(&mut bytes).ok().context("no random numbers from the system")?;
-    Ok(u32::from_le_bytes(bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_are_distinct_and_free() {
-        let ports = free_ports(5).unwrap();
-        let held: Vec<_> = ports.iter().map(|p| TcpListener::bind(("127.0.0.1", *p)).unwrap()).collect();
-        assert_eq!(held.len(), 5);
-    }
 
     #[test]
     fn a_foreign_directory_is_not_ours() {
