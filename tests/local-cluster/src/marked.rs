@@ -170,9 +170,10 @@ mod tests {
     #[test]
     fn a_process_that_has_no_environment_yet_is_found_once_it_has() {
         let dir = PathBuf::from(format!("/slow-to-start-{}", std::process::id()));
+        // the shell has none, and becomes a program that has one: nothing comes between
         let marks = format!("{DIR_MARK}={} {COMPONENT_MARK}=slow", dir.display());
         let mut child = Command::new("sh")
-            .args(["-c", &format!("sleep 1; exec env {marks} sleep 30")])
+            .args(["-c", &format!("sleep 1; export {marks}; exec sleep 30")])
             .env_clear()
             .spawn()
             .unwrap();
