@@ -1,7 +1,7 @@
 //! Pods come and go, with this as their kubelet. Each *seat* has one pod at a time. Addresses come from one pool that is
 //! hardly larger than the number of pods, and the one given back last is the first to be used again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::api::{Answer, Api};
+use crate::support::within;
 
 /// For one call; the API server may be frozen.
 const CALL: Duration = Duration::from_secs(5);
@@ -122,8 +123,9 @@ struct Pod {
     address: Ipv4Addr,
 }
 
-/// One seat: its pods follow each other until it gets calm. `leave`: the last one goes, too.
-pub(crate) async fn seat(scene: Arc<Scene>, number: u16, leave: bool) {
+/// One seat: its pods follow each other until it gets calm. `leave`: the last one goes, too; gives the UID of one that
+/// stays.
+pub(crate) async fn seat(scene: Arc<Scene>, number: u16, leave: bool) -> Option<String> {
     let namespace = NAMESPACES[usize::from(number) % 2];
     let cluster = CLUSTERS[usize::from(number / 2) % 2];
     let collection = format!("/api/v1/namespaces/{namespace}/pods");
@@ -133,17 +135,38 @@ pub(crate) async fn seat(scene: Arc<Scene>, number: u16, leave: bool) {
         scene.running.fetch_add(1, Ordering::Relaxed);
         let pod = scene.life(pod).await;
         if scene.calm.is_cancelled() && !leave {
-            return;
+            return Some(pod.uid);
         }
         scene.running.fetch_sub(1, Ordering::Relaxed);
         scene.death(pod).await;
         if scene.calm.is_cancelled() {
-            return;
+            return None;
         }
     }
 }
 
 impl Scene {
+    /// Removes pods of no seat, until there are none: where the API server makes a pod and its answer is lost, the next
+    /// attempt makes another one under another generated name, and nobody knows of the first.
+    pub(crate) async fn remove_strays(&self, kept: &BTreeSet<String>) {
+        within(CALL * 10, "pods of no seat are gone", async || {
+            let mut strays = Vec::new();
+            for namespace in NAMESPACES {
+                let collection = format!("/api/v1/namespaces/{namespace}/pods");
+                let list = self.call(Method::GET, &collection, None).await.ok();
+                let metadata = list["items"].as_array().into_iter().flatten().map(|pod| &pod["metadata"]);
+                let path = |m: &Value| Some(format!("{collection}/{}", m["name"].as_str()?));
+                let stray = metadata.filter(|m| m["uid"].as_str().is_some_and(|uid| !kept.contains(uid)));
+                strays.extend(stray.filter_map(path));
+            }
+            for path in &strays {
+                self.call(Method::DELETE, path, Some(&json!({"gracePeriodSeconds": 0}))).await;
+            }
+            if strays.is_empty() { Ok(()) } else { Err(format!("{strays:?}")) }
+        })
+        .await;
+    }
+
     async fn birth(&self, collection: &str, name: Option<&str>, cluster: &str, seat: u16) -> Pod {
         let mut metadata = json!({"labels": {"external-ip.dev/cluster": cluster}});
         match name {

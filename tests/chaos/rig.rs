@@ -1,6 +1,6 @@
 //! The cluster, two replicas, the oracle, and one run of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -154,12 +154,14 @@ impl Rig {
     }
 
     /// Lets the last pods be, and waits until every replica shows them and no slot is left over.
-    async fn calm(&mut self, mut seats: JoinSet<()>) {
+    async fn calm(&mut self, mut seats: JoinSet<Option<String>>) {
         self.scene.calm.cancel();
+        let mut kept = BTreeSet::new();
         while let Some(ended) = seats.join_next().await {
-            ended.expect("a seat does not fail");
+            kept.extend(ended.expect("a seat does not fail"));
         }
-        let pods = self.scene.running.load(Ordering::Relaxed);
+        self.scene.remove_strays(&kept).await;
+        let pods = kept.len();
         self.say("calm: no pod comes or goes any more");
         let authority = ca(&self.api).await;
         for replica in &self.replicas {
