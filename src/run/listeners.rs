@@ -66,7 +66,10 @@ pub(super) fn listen(
         }
         shared.health.bound(name);
         let serving = listener.serve(router, Arc::clone(&shared.metrics), stop.serving.clone());
-        tasks.spawn(name, serving);
+        match name {
+            "admission" => tasks.spawn_apart(name, serving)?,
+            _ => tasks.spawn(name, serving),
+        }
     }
     Ok(())
 }

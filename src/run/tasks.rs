@@ -80,6 +80,24 @@ impl Tasks {
         });
     }
 
+    /// On a thread of its own: what it does wakes no other one, and it waits for nothing that others compute.
+    pub(super) fn spawn_apart(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<()> {
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _ended = ended; // told as it is dropped, after a panic as well
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(task),
+                Err(error) => tracing::error!(name, %error, "no runtime"),
+            }
+        })?;
+        self.spawn(name, async move { _ = end.await });
+        Ok(())
+    }
+
     /// Waits for the signal, stops in order, and for the end of all tasks.
     pub(super) async fn until_stopped(mut self, stop: &Stop, health: &Arc<Health>) -> Result<()> {
         // the signal first: tasks that end because of it may be seen in the same moment
@@ -170,6 +188,21 @@ mod tests {
         tasks.spawn("state", async {});
         let error = tasks.until_stopped(&stop, &health()).await.unwrap_err();
         assert!(error.to_string().contains("'state'"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_runs_apart_has_its_thread_and_ends_the_process_like_any_other_task() {
+        let (stop, mut tasks) = (stop(), Tasks::new());
+        listeners(&mut tasks, &stop);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let apart = async move {
+            tell.send(std::thread::current().name().map(str::to_owned)).unwrap();
+            panic!("for the test");
+        };
+        tasks.spawn_apart("admission", apart).unwrap();
+        let error = tasks.until_stopped(&stop, &health()).await.unwrap_err();
+        assert_eq!(told.await.unwrap().as_deref(), Some("admission"));
+        assert!(error.to_string().contains("'admission'"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

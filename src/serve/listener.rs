@@ -101,7 +101,7 @@ fn remedy(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct Listener {
     name: &'static str,
-    socket: TcpListener,
+    socket: std::net::TcpListener,
     address: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
     limits: Limits,
@@ -142,8 +142,12 @@ impl Listener {
     }
 
     /// Serves until `shutdown`, then closes the socket, lets open requests end within the drain limit, and returns
-    /// when no task of it is left.
+    /// when no task of it is left. All of them run where this is awaited.
     pub async fn serve(self, router: Router, metrics: Arc<Metrics>, shutdown: CancellationToken) {
+        let socket = match TcpListener::from_std(self.socket) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::error!(listener = self.name, %error, "cannot be waited on"),
+        };
         let tasks = TaskTracker::new();
         let abort = CancellationToken::new();
         let connection = Arc::new(Connection {
@@ -159,9 +163,9 @@ impl Listener {
         });
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = accept(&self.socket, &connection) => {}
+            () = accept(&socket, &connection) => {}
         }
-        drop(self.socket);
+        drop(socket);
         tasks.close();
         if tokio::time::timeout(self.limits.drain, tasks.wait()).await.is_err() {
             tracing::warn!(
@@ -230,7 +234,7 @@ fn no_ipv6(error: &io::Error) -> bool {
     error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // the system's default may be off (net.ipv6.bindv6only)
@@ -241,7 +245,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 #[cfg(test)]
